@@ -1,0 +1,33 @@
+"""The settings of every stage: one field is one YAML key and one command-line option."""
+
+from pathpipe.settings.base import Layer, Settings, merge, read_yaml, to_yaml
+from pathpipe.settings.stages import (
+    EvaluateSettings,
+    Execution,
+    ExtractSettings,
+    HeatmapSettings,
+    RunSettings,
+    SlideSettings,
+    SplitSettings,
+    TileSettings,
+    TissueSettings,
+    TrainSettings,
+)
+
+__all__ = [
+    "EvaluateSettings",
+    "Execution",
+    "ExtractSettings",
+    "HeatmapSettings",
+    "Layer",
+    "RunSettings",
+    "Settings",
+    "SlideSettings",
+    "SplitSettings",
+    "TileSettings",
+    "TissueSettings",
+    "TrainSettings",
+    "merge",
+    "read_yaml",
+    "to_yaml",
+]

@@ -1,0 +1,151 @@
+"""One record a stage. `Execution` is *how* (never hashed); all others are *what* (part of every fingerprint)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from pathpipe.settings.base import Settings
+
+
+class SlideSettings(Settings):
+    """How slides are opened and how their resolution is found."""
+
+    reader: str = Field("auto", description="Reader: auto, openslide, tiffslide or image")
+    mpp_policy: str = Field(
+        "error",
+        description="When a slide states no um/px: `error`; `objective` (10 / objective power); `default=X`",
+    )
+
+    @field_validator("mpp_policy")
+    @classmethod
+    def _known_policy(cls, value: str) -> str:
+        if value in ("error", "objective"):
+            return value
+        try:
+            default = float(value.removeprefix("default="))
+        except ValueError:
+            raise ValueError("must be `error`, `objective` or `default=X` with X in um/px") from None
+        if not 0.05 <= default <= 40:
+            raise ValueError("the default must lie between 0.05 and 40 um/px")
+        return f"default={default:g}"
+
+
+class TissueSettings(Settings):
+    """Where the tissue is."""
+
+    mpp: float = Field(8.0, gt=0, le=64, description="Resolution of the mask, um/px")
+    threshold: float | None = Field(
+        None, ge=0, le=255, description="Fixed saturation threshold 0-255 in place of Otsu's"
+    )
+    min_area_um2: float = Field(20_000.0, ge=0, description="Smaller pieces of tissue are dropped, um2")
+    max_hole_um2: float = Field(10_000.0, ge=0, description="Smaller holes are filled, um2")
+    close_um: float = Field(32.0, ge=0, description="Gaps up to this width are closed, um")
+    pen: bool = Field(True, description="Leave out pen marks (blue, green, black, red ink)")
+
+
+class TileSettings(Settings):
+    """The grid of tiles, in physical units."""
+
+    mpp: float = Field(0.5, ge=0.05, le=40, description="Resolution of a tile, um/px")
+    tile_px: int = Field(256, ge=8, le=8192, description="Side of a tile, px at that resolution")
+    overlap_px: int = Field(0, ge=0, description="Overlap of neighbours, px at that resolution")
+    min_tissue: float = Field(0.25, ge=0, le=1, description="Smallest share of tissue in a tile that is kept")
+    max_upsample: float = Field(
+        1.1, ge=1, description="Refuse slides that would have to be enlarged by more than this factor"
+    )
+
+    @model_validator(mode="after")
+    def _overlap_fits(self) -> Self:
+        if self.overlap_px >= self.tile_px:
+            raise ValueError("overlap_px must be smaller than tile_px")
+        return self
+
+
+class ExtractSettings(Settings):
+    """Features of every tile."""
+
+    encoder: str = Field(
+        "efficientnet-lite0",
+        description="Encoder name (`pathpipe encoders` lists them) or timm:NAME",
+    )
+    weights: str | None = Field(None, description="Local checkpoint: .safetensors, .pth, .pt or .bin")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Arithmetic of the forward pass")
+    dtype: Literal["float16", "float32"] = Field("float16", description="Type of the stored features")
+
+
+class SplitSettings(Settings):
+    """Cross-validation folds, always by patient."""
+
+    target: str = Field("label", description="Cohort column to predict")
+    folds: int = Field(5, ge=2, le=50, description="Number of folds")
+    val_fraction: float = Field(
+        0.2, gt=0, lt=1, description="Share of each fold's training patients kept for validation"
+    )
+    seed: int = Field(0, ge=0, description="Seed of the assignment")
+
+
+class TrainSettings(Settings):
+    """Training of a MIL model, per fold and seed."""
+
+    model: str = Field("abmil", description="MIL model (`pathpipe models` lists them)")
+    model_settings: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the model (`pathpipe models NAME` lists them)"
+    )
+    epochs: int = Field(40, ge=1, description="Largest number of epochs")
+    patience: int = Field(10, ge=1, description="Stop after this many epochs without a better validation loss")
+    lr: float = Field(2e-4, gt=0, description="Peak learning rate (AdamW, cosine decay)")
+    weight_decay: float = Field(1e-4, ge=0, description="Weight decay")
+    warmup_epochs: int = Field(1, ge=0, description="Epochs of linear warm-up")
+    batch_size: int = Field(4, ge=1, description="Bags per step (packed, not padded)")
+    max_instances: int | None = Field(
+        None, ge=1, description="Random instances drawn from larger bags in each training step"
+    )
+    class_weights: bool = Field(True, description="Weigh classes by inverse frequency in the training fold")
+    seeds: list[int] = Field(default=[0], min_length=1, description="One model a fold and seed")
+
+
+class EvaluateSettings(Settings):
+    """Metrics with intervals."""
+
+    bootstrap: int = Field(2000, ge=100, description="Bootstrap draws over patients")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the intervals")
+    seed: int = Field(0, ge=0, description="Seed of the bootstrap")
+
+
+class HeatmapSettings(Settings):
+    """Pictures of what a model looked at."""
+
+    scale: Literal["percentile", "raw"] = Field("percentile", description="Rank within the slide, or raw score")
+    colours: str = Field("inferno", description="Matplotlib colour map")
+    opacity: float = Field(0.55, ge=0, le=1, description="Opacity of the scores over the slide")
+    width_px: int = Field(1400, ge=200, le=8000, description="Width of the picture")
+
+
+class Execution(Settings):
+    """How the work is done; never changes a result."""
+
+    workers: int = Field(0, ge=0, description="Processes over slides (0: chosen from the cores)")
+    device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    batch_size: int = Field(64, ge=1, description="Tiles per forward pass")
+    read_threads: int = Field(2, ge=1, description="Threads that read and decode tiles")
+    stale: Literal["refuse", "remake", "keep"] = Field(
+        "refuse", description="Results made from other settings or inputs: refuse, remake or keep them"
+    )
+    max_failures: int = Field(0, ge=0, description="Failed slides tolerated before the exit code is 1")
+
+
+class RunSettings(Settings):
+    """All sections together: the content of a YAML file and of a run's own settings.yaml."""
+
+    cohort: str | None = Field(None, description="Cohort table, folder of slides or one slide")
+    slide: SlideSettings = SlideSettings()
+    tissue: TissueSettings = TissueSettings()
+    tile: TileSettings = TileSettings()
+    extract: ExtractSettings = ExtractSettings()
+    split: SplitSettings = SplitSettings()
+    train: TrainSettings = TrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    heatmap: HeatmapSettings = HeatmapSettings()
+    execution: Execution = Execution()
