@@ -64,9 +64,10 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
-def to_yaml(settings: Settings, origins: Mapping[str, str] | None = None) -> str:
+def to_yaml(settings: Settings, origins: Mapping[str, str] | None = None, leave_out: Sequence[str] = ()) -> str:
     """YAML of a whole record; with `origins`, each line says where its value comes from."""
-    text = yaml.safe_dump(settings.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+    values = settings.model_dump(mode="json", exclude=set(leave_out))
+    text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     if origins is None:
         return text
     lines = []

@@ -89,6 +89,7 @@ class SplitSettings(Settings):
 class TrainSettings(Settings):
     """Training of a MIL model, per fold and seed."""
 
+    name: str | None = Field(None, description="Name of the result (default: model-target-encoder)")
     model: str = Field("abmil", description="MIL model (`pathpipe models` lists them)")
     model_settings: dict[str, Any] = Field(
         default_factory=dict, description="Options of the model (`pathpipe models NAME` lists them)"

@@ -1,0 +1,139 @@
+"""Settings become command-line options: one declaration gives the option, its help, its default and its check."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+import typer
+import yaml
+from pydantic.fields import FieldInfo
+
+from pathpipe.errors import SettingsError
+from pathpipe.settings import RunSettings
+
+_SHORT = {"train.model_settings": "-s"}
+_NEVER = {"cohort"}
+
+
+def with_settings(*sections: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command an option for every field of `sections`; the command's own section comes first.
+
+    Options of the first section are called by their field (`--mpp`), those of stages before it carry their section
+    (`--tile-mpp`). The command receives the values that were typed as one nested mapping, `given`.
+    """
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        fields = {
+            parameter: (section, name)
+            for section in sections
+            for name, parameter in _parameters(section, bare=section in (sections[0], "slide", "execution"))
+        }
+
+        def wrapper(**values: Any) -> None:
+            given: dict[str, dict[str, Any]] = {}
+            for parameter, (section, name) in fields.items():
+                value = values.pop(parameter)
+                if value is not None:
+                    given.setdefault(section, {})[name] = _parse(section, name, value)
+            command(given=given, **values)
+
+        own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "given"]
+        options = [_option(parameter, *place) for parameter, place in fields.items()]
+        wrapper.__signature__ = inspect.Signature([*own, *options])  # type: ignore[attr-defined]
+        wrapper.__annotations__ = {p.name: p.annotation for p in (*own, *options)}
+        wrapper.__doc__ = command.__doc__
+        wrapper.__name__ = command.__name__
+        return wrapper
+
+    return decorate
+
+
+def origins(given: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
+    """Typed values as layers, each named after the option it came from."""
+    return [
+        (_flag(section, name, bare=False), {section: {name: value}})
+        for section, values in given.items()
+        for name, value in values.items()
+    ]
+
+
+def _parameters(section: str, bare: bool) -> list[tuple[str, str]]:
+    names = list(_section(section).model_fields)
+    return [(name, _flag(section, name, bare).removeprefix("--").replace("-", "_")) for name in names]
+
+
+def _flag(section: str, name: str, bare: bool) -> str:
+    full = name if bare or name.startswith(f"{section}_") else f"{section}_{name}"
+    return "--" + full.replace("_", "-")
+
+
+def _section(section: str) -> Any:
+    return RunSettings.model_fields[section].annotation
+
+
+def _option(parameter: str, section: str, name: str) -> inspect.Parameter:
+    field: FieldInfo = _section(section).model_fields[name]
+    kind = _plain_type(field.annotation)
+    flag = "--" + parameter.replace("_", "-")
+    flags = [f"{flag}/--no-{parameter.replace('_', '-')}"] if kind is bool else [flag]
+    short = _SHORT.get(f"{section}.{name}")
+    metavar = _metavar(field.annotation)
+    default = field.get_default(call_default_factory=True)
+    option = typer.Option(
+        *flags,
+        *([short] if short else []),
+        help=field.description,
+        show_default=_shown(default),
+        metavar=metavar,
+        rich_help_panel=f"{section.capitalize()} settings",
+    )
+    annotation: Any = Union[kind, None]  # noqa: UP007 - built at run time from a variable
+    return inspect.Parameter(parameter, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=annotation)
+
+
+def _plain_type(annotation: Any) -> Any:
+    """The type typer is told; pydantic checks the rest, bounds and choices."""
+    if get_origin(annotation) is dict:
+        return list[str]
+    inner = [arg for arg in get_args(annotation) if arg is not type(None)]
+    if get_origin(annotation) is Literal or get_origin(annotation) is list:
+        return str
+    if inner:
+        return _plain_type(inner[0])
+    return annotation if annotation in (bool, int, float, str) else str
+
+
+def _metavar(annotation: Any) -> str | None:
+    if get_origin(annotation) is Literal:
+        return "|".join(str(choice) for choice in get_args(annotation))
+    if get_origin(annotation) is dict:
+        return "KEY=VALUE"
+    if get_origin(annotation) is list:
+        return "N,N,..."
+    return None
+
+
+def _shown(default: Any) -> str | bool:
+    if default is None or default == {}:
+        return False
+    if isinstance(default, list):
+        return ",".join(str(item) for item in default)
+    if isinstance(default, bool):
+        return "yes" if default else "no"
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def _parse(section: str, name: str, value: Any) -> Any:
+    annotation = _section(section).model_fields[name].annotation
+    if get_origin(annotation) is list:
+        return [item.strip() for item in str(value).split(",")]
+    if get_origin(annotation) is dict:
+        pairs = [str(item).partition("=") for item in value]
+        broken = [key for key, equals, _ in pairs if not equals]
+        if broken:
+            raise SettingsError(f"`{broken[0]}` is not KEY=VALUE", where=f"--{name.replace('_', '-')}")
+        return {key: yaml.safe_load(text) for key, _, text in pairs}
+    return str(value) if isinstance(value, Path) else value

@@ -1,0 +1,136 @@
+"""What every working command does first and last: find the run, layer the settings, work, sum up."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from pathpipe.cli.options import origins
+from pathpipe.errors import ExitCode, SettingsError
+from pathpipe.settings import Layer, RunSettings, merge, read_yaml, to_yaml
+
+SourceArgument = Annotated[
+    Path | None, typer.Argument(help="A run folder, a cohort table (CSV), a folder of slides, or one slide")
+]
+OutOption = Annotated[Path | None, typer.Option("-o", "--out", help="Run folder to make or go on with")]
+ConfigOption = Annotated[Path | None, typer.Option("--config", help="YAML file with settings (see configs/)")]
+PrintConfigOption = Annotated[
+    bool, typer.Option("--print-config", help="Print the settings, where each comes from, and stop")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="Only say what went wrong")]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was typed, beside the settings' own options."""
+
+    source: Path | None
+    out: Path | None
+    config: Path | None
+    print_config: bool = False
+    quiet: bool = False
+
+
+def stderr_console() -> Console:
+    """Progress and messages go to stderr; stdout is for data."""
+    return Console(stderr=True)
+
+
+def resolve(request: Request, given: Mapping[str, Mapping[str, Any]]) -> tuple[Path | None, Path | None, RunSettings]:
+    """Layer the settings: default < the run's own < --config < options.
+
+    Returns:
+        The run folder (or None), the cohort source (or None for an existing run's own), the settings.
+    """
+    from pathpipe.run import Run
+
+    config = read_yaml(request.config) if request.config else {}
+    source = request.source
+    if source is None and config.get("cohort"):
+        assert request.config is not None
+        source = request.config.parent / str(config["cohort"])
+    folder = request.out
+    if source is not None and source.is_dir() and Run.exists(source):
+        if folder is not None and folder.resolve() != source.resolve():
+            raise SettingsError(f"{source} is a run already", where="-o", hint="leave out -o to go on with it")
+        folder, source = source, None
+    layers: list[Layer] = []
+    if source is not None and (inside := _model_of_run(source)) is not None:
+        folder, source = inside, None
+    if folder is not None and Run.exists(folder):
+        layers.append((str(folder / "settings.yaml"), Run.open(folder).saved_settings()))
+    if request.source is not None and source is None and folder != request.source:
+        layers.append((str(request.source), _recorded_settings(request.source)))
+    if config:
+        layers.append((str(request.config), config))
+    layers.extend(origins(given))
+    settings, where_from = merge(RunSettings, layers)
+    if request.print_config:
+        sys.stdout.write(to_yaml(settings, where_from))
+        raise typer.Exit
+    return folder, source, settings
+
+
+def _model_of_run(source: Path) -> Path | None:
+    """The run folder, when `source` is RUN/train/NAME."""
+    from pathpipe.run import Run
+
+    folder = source.resolve().parent.parent
+    return folder if source.resolve().parent == folder / "train" and Run.exists(folder) else None
+
+
+def _recorded_settings(trained: Path) -> dict[str, Any]:
+    """What a trained model says it was made with."""
+    from pathpipe.provenance import read_provenance
+
+    for fold in sorted(trained.glob("fold-*")):
+        made = read_provenance(fold)
+        if made is not None:
+            return {**made.settings, "train": {**made.settings["train"], "name": trained.name}}
+    raise SettingsError("holds no trained fold", where=str(trained), hint="train it first: `pathpipe train RUN`")
+
+
+def run_stage(
+    stage: str, request: Request, given: Mapping[str, Mapping[str, Any]], only: Sequence[str] | None = None
+) -> None:
+    """Bring a run up to `stage` and exit with the code that says how it went."""
+    from pathpipe.cli.progress import Display
+    from pathpipe.cli.tables import print_outcome
+    from pathpipe.execution.pipeline import bring_up_to_stage
+
+    folder, source, settings = resolve(request, given)
+    run = _open_run(folder, source)
+    console = stderr_console()
+    if settings.execution.stale == "remake" or not run.saved_settings():
+        run.save_settings(settings)
+    with Display(console, request.quiet) as display:
+        outcome = bring_up_to_stage(run, stage, settings, display, only)
+    if not outcome.of("stale"):
+        run.save_settings(settings)
+    if not request.quiet or outcome.of("failed", "stale"):
+        print_outcome(outcome, console)
+    code = outcome.exit_code(settings.execution.max_failures)
+    if code is not ExitCode.DONE:
+        raise typer.Exit(code)
+
+
+def _open_run(folder: Path | None, source: Path | None) -> Any:
+    from pathpipe.cohort import Cohort
+    from pathpipe.run import Run
+
+    if source is None:
+        if folder is None:
+            raise SettingsError(
+                "nothing to work on",
+                hint="give a run folder, or a cohort table or folder of slides with `-o RUN`",
+            )
+        return Run.open(folder)
+    if folder is None:
+        raise SettingsError("where should the results go?", where="-o", hint=f"e.g. `-o runs/{source.stem}`")
+    return Run.create(folder, Cohort.read(source))

@@ -1,0 +1,226 @@
+"""Cohort: one row a slide, checked when it is read; a table, a folder of slides or a single slide."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import pandas as pd
+
+from pathpipe.errors import CohortError
+from pathpipe.publish import publish_text
+from pathpipe.registry import suggest
+
+_SUFFIXES = ".svs .tif .tiff .ndpi .mrxs .scn .vms .vmu .bif .svslide .qptiff .dcm .png .jpg .jpeg"
+SLIDE_SUFFIXES = frozenset(_SUFFIXES.split())
+OWN_COLUMNS = ("slide_id", "path", "patient_id", "site", "mpp", "truth")
+
+
+@dataclass(frozen=True)
+class SlideRow:
+    """One slide of a cohort.
+
+    Attributes:
+        slide_id: Name of every file made from the slide; unique.
+        path: The slide file. It may be missing: that slide fails later, alone.
+        patient_id: Whose slide it is; the unit of splitting and of inference.
+        mpp: Resolution in um/px that overrides the file's own, or None.
+        truth: GeoJSON of true regions in level-0 px, or None.
+        labels: Every other column, as text.
+    """
+
+    slide_id: str
+    path: Path
+    patient_id: str
+    site: str | None = None
+    mpp: float | None = None
+    truth: Path | None = None
+    labels: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Slides in the order of the table."""
+
+    slides: tuple[SlideRow, ...]
+
+    @classmethod
+    def read(cls, source: Path) -> Cohort:
+        """Read a CSV or TSV table, every slide below a folder, or one slide.
+
+        A table needs a column `path` (relative to the table's folder); `slide_id` (default: the file's name),
+        `patient_id` (default: the slide), `site`, `mpp`, `truth` and label columns are optional.
+
+        Raises:
+            CohortError: With the row and column where something is wrong.
+        """
+        if source.is_dir():
+            return cls(_from_folder(source))
+        if not source.exists():
+            raise CohortError("there is no such cohort table, folder or slide", where=str(source))
+        if source.suffix.lower() in (".csv", ".tsv"):
+            return cls(_from_table(source))
+        return cls((SlideRow(source.stem, source.resolve(), source.stem, labels={}),))
+
+    @cached_property
+    def _by_id(self) -> dict[str, SlideRow]:
+        return {slide.slide_id: slide for slide in self.slides}
+
+    def __getitem__(self, slide_id: str) -> SlideRow:
+        try:
+            return self._by_id[slide_id]
+        except KeyError:
+            hint = suggest(slide_id, list(self._by_id))
+            raise CohortError(f"the cohort has no slide `{slide_id}`", hint=hint) from None
+
+    def __len__(self) -> int:
+        return len(self.slides)
+
+    @property
+    def patients(self) -> dict[str, str]:
+        """slide_id -> patient_id."""
+        return {slide.slide_id: slide.patient_id for slide in self.slides}
+
+    def labels_by_patient(self, column: str) -> dict[str, str]:
+        """patient_id -> label, patients without one left out.
+
+        Raises:
+            CohortError: The column is missing or empty, or a patient's slides disagree.
+        """
+        known = sorted({name for slide in self.slides for name in slide.labels or {}})
+        if column not in known:
+            hint = suggest(column, known) if known else "add a label column to the cohort table"
+            raise CohortError(f"the cohort has no column `{column}`", hint=hint)
+        labels: dict[str, str] = {}
+        for slide in self.slides:
+            label = (slide.labels or {})[column]
+            if label == "":
+                continue
+            if labels.setdefault(slide.patient_id, label) != label:
+                raise CohortError(
+                    f"patient {slide.patient_id} has both `{labels[slide.patient_id]}` and `{label}`",
+                    where=f"column `{column}`",
+                    hint="give all slides of a patient one label, or tell patients apart in `patient_id`",
+                )
+        if not labels:
+            raise CohortError("no slide has a value", where=f"column `{column}`")
+        return labels
+
+    def write(self, path: Path) -> None:
+        """Write the table as CSV with absolute paths, so that a run folder stands on its own."""
+        rows = [
+            {
+                "slide_id": slide.slide_id,
+                "path": str(slide.path),
+                "patient_id": slide.patient_id,
+                "site": slide.site or "",
+                "mpp": "" if slide.mpp is None else repr(slide.mpp),
+                "truth": str(slide.truth or ""),
+                **(slide.labels or {}),
+            }
+            for slide in self.slides
+        ]
+        publish_text(path, pd.DataFrame(rows).to_csv(index=False))
+
+
+def _from_folder(folder: Path) -> tuple[SlideRow, ...]:
+    # followlinks stays off: a link that points back up would never end
+    paths = sorted(
+        Path(parent) / name
+        for parent, _, names in os.walk(folder)
+        for name in names
+        if Path(name).suffix.lower() in SLIDE_SUFFIXES and not name.startswith(".")
+    )
+    if not paths:
+        raise CohortError(
+            "holds no slide",
+            where=str(folder),
+            hint=f"files ending in {' '.join(sorted(SLIDE_SUFFIXES))} are taken, at any depth",
+        )
+    stems = Counter(path.stem for path in paths)
+    rows = []
+    for path in paths:
+        relative = path.relative_to(folder)
+        # Two folders may hold files of one name: only those get their folder (and suffix) in the id.
+        slide_id = path.stem if stems[path.stem] == 1 else "--".join(relative.parts)
+        rows.append(SlideRow(slide_id, path.resolve(), slide_id, labels={}))
+    return tuple(rows)
+
+
+def _from_table(source: Path) -> tuple[SlideRow, ...]:
+    separator = "\t" if source.suffix.lower() == ".tsv" else ","
+    try:
+        table = pd.read_csv(source, sep=separator, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, OSError) as error:
+        raise CohortError(f"can't be read as a table: {error}", where=str(source)) from None
+    table.columns = [str(name).strip() for name in table.columns]
+    if "path" not in table.columns:
+        raise CohortError(
+            f"has no column `path` (columns: {', '.join(table.columns)})",
+            where=str(source),
+            hint="add a column `path` with the slide files, relative to the table's folder",
+        )
+    if table.empty:
+        raise CohortError("has no rows", where=str(source))
+    label_columns = [name for name in table.columns if name not in OWN_COLUMNS]
+    records = table.to_dict("records")
+    rows = tuple(
+        _row({str(key): str(value).strip() for key, value in record.items()}, number, source, label_columns)
+        for number, record in enumerate(records, start=2)
+    )
+    _refuse_twins(rows, source)
+    return rows
+
+
+def _row(record: Mapping[str, str], number: int, source: Path, label_columns: list[str]) -> SlideRow:
+    where = f"{source}, row {number}"
+    if not record["path"]:
+        raise CohortError("the path is empty", where=where)
+    path = _absolute(record["path"], source)
+    slide_id = record.get("slide_id") or path.stem
+    if "/" in slide_id or "\\" in slide_id or slide_id.startswith("."):
+        raise CohortError(f"slide_id `{slide_id}` can't be a file name", where=where, hint="leave out / and \\")
+    truth = record.get("truth")
+    return SlideRow(
+        slide_id=slide_id,
+        path=path,
+        patient_id=record.get("patient_id") or slide_id,
+        site=record.get("site") or None,
+        mpp=_number(record.get("mpp", ""), f"{where}, column `mpp`"),
+        truth=_absolute(truth, source) if truth else None,
+        labels={name: record[name] for name in label_columns},
+    )
+
+
+def _absolute(text: str, source: Path) -> Path:
+    # Not resolve(): a slide reached through a link keeps the name its owner gave it.
+    return Path(os.path.abspath(source.parent / Path(text).expanduser()))
+
+
+def _number(text: str, where: str) -> float | None:
+    if not text:
+        return None
+    try:
+        return float(text)
+    except ValueError:
+        raise CohortError(f"`{text}` is not a number of um/px", where=where) from None
+
+
+def _refuse_twins(rows: tuple[SlideRow, ...], source: Path) -> None:
+    for what, values in (
+        ("slide_id", [row.slide_id for row in rows]),
+        ("path", [str(row.path) for row in rows]),
+    ):
+        first: dict[str, int] = {}
+        for number, value in enumerate(values, start=2):
+            if value in first:
+                raise CohortError(
+                    f"rows {first[value]} and {number} have the same {what}: {value}",
+                    where=str(source),
+                    hint="every slide stands once" if what == "path" else "give each slide its own `slide_id`",
+                )
+            first[value] = number

@@ -1,0 +1,70 @@
+"""The pipeline: a run brought up to date as far as one stage, everything before it included."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from pathpipe.errors import ExitCode
+from pathpipe.execution.local import Listener, run_units
+from pathpipe.execution.receipt import Receipt
+from pathpipe.run import Run
+from pathpipe.settings import RunSettings
+from pathpipe.stages.chain import SLIDE_STAGES, units, upstream
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of every unit.
+
+    Attributes:
+        receipts: Stage -> key -> receipt, for the units that were reached.
+    """
+
+    receipts: dict[str, dict[str, Receipt]] = field(default_factory=dict)
+
+    def of(self, *states: str) -> list[Receipt]:
+        """All receipts in the given states."""
+        return [one for stage in self.receipts.values() for one in stage.values() if one.state in states]
+
+    def exit_code(self, max_failures: int) -> ExitCode:
+        """0 all done; 2 stale results were left alone; 1 more units failed than tolerated."""
+        if self.of("stale"):
+            return ExitCode.BAD_REQUEST
+        failed = self.of("failed")
+        cohort_wide = [one for one in failed if one.stage not in (*SLIDE_STAGES, "heatmap")]
+        return ExitCode.SOME_FAILED if cohort_wide or len(failed) > max_failures else ExitCode.DONE
+
+
+def bring_up_to_stage(
+    run: Run, stage: str, settings: RunSettings, listener: Listener, only: Sequence[str] | None = None
+) -> Outcome:
+    """Bring a run up to date as far as `stage`.
+
+    Slides that fail stay out and the rest goes on; a stage of the whole cohort that fails ends the chain.
+
+    Args:
+        only: Slide ids the last stage is limited to, if it works on slides.
+    """
+    outcome = Outcome()
+    chain = upstream(stage)
+    for group in _groups(chain):
+        keys = units(run, group[-1], settings)
+        if only is not None and group[-1] == stage:
+            keys = [key for key in keys if key in set(only)]
+        listener.begin(group, len(keys))
+        results = run_units(run, group, settings, keys, listener)
+        for key, receipts in results.items():
+            for receipt in receipts:
+                outcome.receipts.setdefault(receipt.stage, {})[key] = receipt
+        blocked = [one for receipts in results.values() for one in receipts if not one.ok]
+        if any(one.state == "stale" for one in blocked) or (blocked and group[-1] not in (*SLIDE_STAGES, "heatmap")):
+            break
+    return outcome
+
+
+def _groups(chain: Sequence[str]) -> list[list[str]]:
+    """Slide stages go together, so that a slide is read while it is in the page cache; others one by one."""
+    slide_stages = [name for name in chain if name in SLIDE_STAGES]
+    others = [[name] for name in chain if name not in SLIDE_STAGES]
+    return [slide_stages, *others] if slide_stages else others

@@ -1,0 +1,110 @@
+"""One unit brought up to date: the only place that decides what is current, and the only bulkhead."""
+
+from __future__ import annotations
+
+import socket
+import time
+import traceback
+from dataclasses import replace
+from pathlib import Path
+
+from pathpipe.errors import PathpipeError, StoreError
+from pathpipe.execution.receipt import Receipt, read_receipt
+from pathpipe.lease import Lease
+from pathpipe.progress import Notify, silent
+from pathpipe.provenance import Provenance, read_provenance
+from pathpipe.publish import publish, sweep
+from pathpipe.run import Run
+from pathpipe.settings import RunSettings
+from pathpipe.stages.stage import Job, Stage
+
+
+def bring_up_to_date(stage: Stage, run: Run, key: str, settings: RunSettings, notify: Notify = silent) -> Receipt:
+    """Make a unit's artefact unless a valid one of the same settings and inputs is there.
+
+    Whatever goes wrong with the unit ends in a `failed` receipt; only an interrupt passes through.
+    """
+    started = time.monotonic()
+    try:
+        receipt = _attempt(stage, run, key, settings, notify)
+    except PathpipeError as error:
+        receipt = Receipt(stage.name, key, "failed", error.reason, error.hint)
+    except OSError as error:
+        receipt = Receipt(stage.name, key, "failed", *_explain_os_error(error))
+    except MemoryError:
+        receipt = Receipt(stage.name, key, "failed", "not enough memory", "use fewer --workers")
+    except Exception as error:  # the bulkhead: one slide must not stop the cohort
+        reason = f"unforeseen {type(error).__name__}: {error}"
+        hint = f"please report it with the traceback in {run.receipt(stage.name, key)}"
+        receipt = Receipt(stage.name, key, "failed", reason, hint, trace=traceback.format_exc())
+    if receipt.state in ("current", "busy"):
+        return receipt
+    return _keep(run, replace(receipt, seconds=round(time.monotonic() - started, 3), host=socket.gethostname()))
+
+
+def _attempt(stage: Stage, run: Run, key: str, settings: RunSettings, notify: Notify) -> Receipt:
+    expected = stage.provenance(run, key, settings)
+    output = stage.output(run, key, settings)
+    found = _look(stage, key, output, expected, settings)
+    if found is not None:
+        return found
+    output.parent.mkdir(parents=True, exist_ok=True)
+    lease = Lease.acquire(run.lease(stage.name, key))
+    if lease is None:
+        return Receipt(stage.name, key, "busy", "another worker is making it")
+    with lease:
+        # The worker that held the lease a moment ago may have finished it.
+        found = _look(stage, key, output, expected, settings)
+        if found is not None:
+            return found
+        sweep(output.parent)
+        with publish(output) as target:
+            made = stage.make(Job(run, key, settings, target, expected, notify))
+            stage.check(target)
+            if not lease.mine():
+                raise StoreError(
+                    "the lease was lost while it was being made (was this process paused?)",
+                    hint="run again: what another worker has published is kept",
+                )
+    return Receipt(stage.name, key, made.state, made.reason, None, expected.fingerprint, counts=made.counts)
+
+
+def _look(stage: Stage, key: str, path: Path, expected: Provenance, settings: RunSettings) -> Receipt | None:
+    """A receipt when what lies there can stay; None when it must be made."""
+    if not path.exists():
+        return None
+    found = read_provenance(path)
+    try:
+        made = stage.check(path)
+    except StoreError:
+        return None  # damaged: not a result, so there is nothing to lose
+    if found is None:
+        return None
+    if found.fingerprint == expected.fingerprint or settings.execution.stale == "keep":
+        state = "empty" if made.state == "empty" else "current"
+        return Receipt(stage.name, key, state, made.reason, None, found.fingerprint, counts=made.counts)
+    if settings.execution.stale == "remake":
+        return None
+    changes = found.differences(expected)
+    shown = "; ".join(changes[:3]) + (f"; and {len(changes) - 3} more" if len(changes) > 3 else "")
+    return Receipt(
+        stage.name,
+        key,
+        "stale",
+        f"was made from something else ({shown})",
+        "`--stale remake` makes it again, `--stale keep` uses it as it is; or start another run with `-o`",
+    )
+
+
+def _keep(run: Run, receipt: Receipt) -> Receipt:
+    before = read_receipt(run, receipt.stage, receipt.key)
+    if before is not None and before.state == "failed":
+        receipt = replace(receipt, attempts=before.attempts + 1)
+    receipt.write(run)
+    return receipt
+
+
+def _explain_os_error(error: OSError) -> tuple[str, str | None]:
+    where = f"{error.filename}: " if error.filename else ""
+    hints = {28: "free some space and run again", 13: "check the permissions", 30: "the disk is read-only"}
+    return f"{where}{error.strerror or error}", hints.get(error.errno or 0)

@@ -1,0 +1,1 @@
+"""Multiple instance learning: bags of tile features in, slide-level logits out."""

@@ -1,0 +1,147 @@
+"""Run: a folder that describes itself. The only file that knows where things lie in it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pathpipe.cohort import Cohort
+from pathpipe.errors import SettingsError, StoreError
+from pathpipe.publish import publish_json, publish_text
+from pathpipe.settings import RunSettings, merge, read_yaml, to_yaml
+
+FORMAT = "pathpipe-run"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Run:
+    """Paths of everything one cohort and one set of settings lead to."""
+
+    folder: Path
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """An existing run.
+
+        Raises:
+            SettingsError: The folder is not a run.
+            StoreError: It was laid out by another version.
+        """
+        run = cls(folder)
+        if not run._layout.exists():
+            raise SettingsError(
+                "is not a run folder (it has no layout.json)",
+                where=str(folder),
+                hint="give a cohort table or a folder of slides with `-o RUN`, or an existing run",
+            )
+        layout = json.loads(run._layout.read_text())
+        if layout != {"format": FORMAT, "version": VERSION}:
+            raise StoreError(
+                f"has layout {layout}, this pathpipe reads version {VERSION}",
+                where=str(folder),
+                hint="start a new run with `-o`, or use the pathpipe that made this one",
+            )
+        return run
+
+    @classmethod
+    def create(cls, folder: Path, cohort: Cohort) -> Run:
+        """Lay out a run for a cohort; an existing run takes the new table (results stay, checked by content)."""
+        run = cls.open(folder) if cls.exists(folder) else cls(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        cohort.write(run.cohort_csv)
+        publish_json(run._layout, {"format": FORMAT, "version": VERSION})
+        return run
+
+    @staticmethod
+    def exists(folder: Path) -> bool:
+        """Whether the folder is laid out as a run."""
+        return Run(folder)._layout.exists()
+
+    @cached_property
+    def cohort(self) -> Cohort:
+        """The run's own cohort."""
+        return Cohort.read(self.cohort_csv)
+
+    def saved_settings(self) -> dict[str, object]:
+        """The values of the run's settings.yaml; empty for a new run."""
+        return read_yaml(self.settings_yaml) if self.settings_yaml.exists() else {}
+
+    def settings(self) -> RunSettings:
+        """The run's settings as they were last used."""
+        return merge(RunSettings, [(str(self.settings_yaml), self.saved_settings())])[0]
+
+    def save_settings(self, settings: RunSettings) -> None:
+        """Remember what was asked, so that later commands need not be told again. How it was done is left out."""
+        publish_text(self.settings_yaml, to_yaml(settings, leave_out=("execution", "cohort")))
+
+    @property
+    def _layout(self) -> Path:
+        return self.folder / "layout.json"
+
+    @property
+    def cohort_csv(self) -> Path:
+        """The cohort with absolute slide paths."""
+        return self.folder / "cohort.csv"
+
+    @property
+    def settings_yaml(self) -> Path:
+        """All settings but execution."""
+        return self.folder / "settings.yaml"
+
+    def tissue(self, slide_id: str) -> Path:
+        """Tissue polygons, GeoJSON."""
+        return self.folder / "tissue" / f"{slide_id}.geojson"
+
+    def tiles(self, slide_id: str) -> Path:
+        """Tile table, HDF5."""
+        return self.folder / "tiles" / f"{slide_id}.h5"
+
+    def overlay(self, slide_id: str) -> Path:
+        """QC picture beside the tile table."""
+        return self.folder / "tiles" / f"{slide_id}.jpg"
+
+    def features(self, encoder: str, slide_id: str) -> Path:
+        """Features, HDF5."""
+        return self.folder / "features" / safe_name(encoder) / f"{slide_id}.h5"
+
+    def split(self, name: str) -> Path:
+        """Folder of one split: splits.csv and its provenance."""
+        return self.folder / "splits" / name
+
+    def train(self, name: str) -> Path:
+        """Folder of one trained model: a folder a fold and seed."""
+        return self.folder / "train" / name
+
+    def trained(self, name: str, key: str) -> Path:
+        """One fold and seed: model.pt, predictions.csv, history.csv."""
+        return self.train(name) / key
+
+    def evaluation(self, name: str) -> Path:
+        """Folder of one evaluation: evaluation.json, predictions.csv."""
+        return self.folder / "evaluate" / name
+
+    def heatmap(self, name: str, slide_id: str) -> Path:
+        """Folder of one slide's heatmap: heatmap.png, scores.csv."""
+        return self.folder / "heatmaps" / name / slide_id
+
+    @property
+    def report(self) -> Path:
+        """The page that shows it all."""
+        return self.folder / "report.html"
+
+    def receipt(self, stage: str, key: str) -> Path:
+        """What happened to a unit last."""
+        return self.folder / "receipts" / stage / f"{key}.json"
+
+    def lease(self, stage: str, key: str) -> Path:
+        """Who works on a unit now."""
+        return self.folder / "leases" / stage / key
+
+
+def safe_name(text: str) -> str:
+    """A file name for a setting's value: `timm:vit_small` -> `timm-vit_small`."""
+    return re.sub(r"[^\w.+-]+", "-", text)

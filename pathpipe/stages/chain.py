@@ -1,0 +1,52 @@
+"""The chain: every stage by name, in order, and the units each one works on."""
+
+from __future__ import annotations
+
+from pathpipe.registry import Registry
+from pathpipe.run import Run, safe_name
+from pathpipe.settings import RunSettings
+
+NEEDS: dict[str, tuple[str, ...]] = {
+    "tissue": (),
+    "tile": ("tissue",),
+    "extract": ("tile",),
+    "split": (),
+    "train": ("extract", "split"),
+    "evaluate": ("train",),
+    "heatmap": ("train",),
+    "report": ("evaluate", "heatmap"),
+}
+# Loaded when first used: `pathpipe tile` must not wait for torch.
+STAGES = Registry("stage", {name: f"pathpipe.stages.{name}:STAGE" for name in NEEDS})
+SLIDE_STAGES = ("tissue", "tile", "extract")
+COHORT = "cohort"  # key of stages with one unit
+
+
+def upstream(stage: str) -> list[str]:
+    """`stage` and every stage it needs, in order."""
+    needed = {stage}
+    for name in reversed(NEEDS):
+        if name in needed:
+            needed.update(NEEDS[name])
+    return [name for name in NEEDS if name in needed]
+
+
+def train_name(settings: RunSettings) -> str:
+    """Name of a trained model: as asked, or model-target-encoder."""
+    parts = (settings.train.model, settings.split.target, settings.extract.encoder)
+    return settings.train.name or safe_name("-".join(parts))
+
+
+def fold_key(fold: int, seed: int) -> str:
+    """Key of one training unit."""
+    return f"fold-{fold}-seed-{seed}"
+
+
+def units(run: Run, stage: str, settings: RunSettings) -> list[str]:
+    """Keys of a stage's units, in order."""
+    if stage in SLIDE_STAGES or stage == "heatmap":
+        return [slide.slide_id for slide in run.cohort.slides]
+    if stage == "train":
+        folds = range(settings.split.folds)
+        return [fold_key(fold, seed) for fold in folds for seed in settings.train.seeds]
+    return [COHORT]

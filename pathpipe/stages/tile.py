@@ -1,0 +1,72 @@
+"""Stage `tile`: the grid of one slide, as a tile table and a picture to look at."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pathpipe.errors import StoreError
+from pathpipe.provenance import read_provenance
+from pathpipe.publish import publish
+from pathpipe.run import Run
+from pathpipe.settings import RunSettings
+from pathpipe.slides.open import open_slide
+from pathpipe.slides.resolution import resolve_mpp
+from pathpipe.slides.slide import Slide
+from pathpipe.stages.stage import Job, Made, Stage, sections
+from pathpipe.tiles.grid import TileGrid, make_grid
+from pathpipe.tiles.plan import plan_read
+from pathpipe.tiles.table import read_tiles, write_tiles
+from pathpipe.tissue.mask import TissueMask
+from pathpipe.tissue.overlay import draw_overlay
+from pathpipe.tissue.polygons import read_tissue
+
+OVERLAY_PX = 1400
+
+
+def inputs(run: Run, key: str, settings: RunSettings) -> dict[str, str]:
+    """The slide, as the tissue stage knew it, and the tissue."""
+    made = read_provenance(run.tissue(key))
+    if made is None:
+        raise StoreError("there are no tissue polygons", where=str(run.tissue(key)), hint="run `pathpipe tile` again")
+    return {**made.inputs, "tissue": made.fingerprint}
+
+
+def make(job: Job) -> Made:
+    """Lay the grid and draw it."""
+    row = job.run.cohort[job.key]
+    mask = read_tissue(job.run.tissue(job.key))
+    with open_slide(row.path, job.settings.slide.reader) as slide:
+        mpp = resolve_mpp(slide, row.mpp, job.settings.slide.mpp_policy)
+        plan = plan_read(slide, mpp, job.settings.tile)
+        grid = make_grid(slide, plan, mask, job.settings.tile)
+        write_tiles(job.target, grid, slide, job.provenance)
+        _draw(job, slide, mask, grid)
+    return _made(grid)
+
+
+def check(path: Path) -> Made:
+    """Read the table back."""
+    return _made(read_tiles(path))
+
+
+def _draw(job: Job, slide: Slide, mask: TissueMask, grid: TileGrid) -> None:
+    picture = draw_overlay(slide, mask, grid.xy0, grid.plan.side0, width_px=OVERLAY_PX)
+    with publish(job.run.overlay(job.key)) as partial:
+        partial.write_bytes(picture)
+
+
+def _made(grid: TileGrid) -> Made:
+    counts = {"tiles": len(grid.xy0)}
+    return Made("empty", grid.empty_reason, counts) if grid.empty_reason else Made("done", None, counts)
+
+
+STAGE = Stage(
+    name="tile",
+    version=1,
+    packages=("numpy", "h5py"),
+    what=sections("slide", "tile"),
+    inputs=inputs,
+    output=lambda run, key, settings: run.tiles(key),
+    make=make,
+    check=check,
+)

@@ -1,0 +1,1 @@
+"""What is predicted: targets, their loss and what logits mean."""

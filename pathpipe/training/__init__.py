@@ -1,0 +1,1 @@
+"""Folds by patient, the training loop and its checkpoints."""

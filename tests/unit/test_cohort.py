@@ -1,0 +1,86 @@
+"""Cohort tables: what is taken, and what is refused with row and column."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pathpipe.cohort import Cohort
+from pathpipe.errors import CohortError
+
+
+def _table(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "cohort.csv"
+    path.write_text(text, encoding="utf-8-sig")
+    return path
+
+
+def test_table_with_everything(tmp_path: Path) -> None:
+    cohort = Cohort.read(
+        _table(tmp_path, "path,patient_id,site,mpp,label\nslides/a b.svs,P1,X,0.25,yes\n/abs/ü.svs,P2,,,no\n")
+    )
+    first, second = cohort.slides
+    assert first.slide_id == "a b"
+    assert first.path == tmp_path / "slides" / "a b.svs"
+    assert (first.patient_id, first.site, first.mpp) == ("P1", "X", 0.25)
+    assert (second.slide_id, second.path, second.site, second.mpp) == ("ü", Path("/abs/ü.svs"), None, None)
+    assert cohort.labels_by_patient("label") == {"P1": "yes", "P2": "no"}
+
+
+def test_patient_defaults_to_slide_and_written_table_reads_the_same(tmp_path: Path) -> None:
+    cohort = Cohort.read(_table(tmp_path, "slide_id,path,mpp,grade\nS1,a.svs,0.1234567890123,NA\nS2,b.svs,,\n"))
+    assert cohort.patients == {"S1": "S1", "S2": "S2"}
+    cohort.write(tmp_path / "elsewhere" / "cohort.csv")
+    again = Cohort.read(tmp_path / "elsewhere" / "cohort.csv")
+    assert again == cohort
+    assert again.labels_by_patient("grade") == {"S1": "NA"}
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("slide,label\na,1\n", r"no column `path` \(columns: slide, label\)"),
+        ("path\n", "no rows"),
+        ("path,label\n,1\n", "row 2: the path is empty"),
+        ("path,mpp\na.svs,0.25\nb.svs,half\n", "row 3, column `mpp`: `half` is not a number"),
+        ("path\nx/a.svs\ny/a.svs\n", "rows 2 and 3 have the same slide_id: a"),
+        ("slide_id,path\nS1,a.svs\nS2,a.svs\n", "rows 2 and 3 have the same path"),
+        ("slide_id,path\n../S1,a.svs\n", "can't be a file name"),
+        ("", "can't be read as a table"),
+    ],
+)
+def test_refusals_name_row_and_column(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(CohortError, match=message):
+        Cohort.read(_table(tmp_path, text))
+
+
+def test_label_trouble(tmp_path: Path) -> None:
+    cohort = Cohort.read(_table(tmp_path, "path,patient_id,label,empty\na.svs,P1,x,\nb.svs,P1,y,\n"))
+    with pytest.raises(CohortError, match="P1 has both `x` and `y`"):
+        cohort.labels_by_patient("label")
+    with pytest.raises(CohortError, match="no slide has a value"):
+        cohort.labels_by_patient("empty")
+    with pytest.raises(CohortError, match="did you mean `label`"):
+        cohort.labels_by_patient("labl")
+
+
+def test_folder_gives_unique_ids_and_skips_other_files(tmp_path: Path) -> None:
+    for name in ("x/a.svs", "y/a.svs", "b.TIF", "notes.txt", ".hidden.svs"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    cohort = Cohort.read(tmp_path)
+    assert [slide.slide_id for slide in cohort.slides] == ["b", "x--a.svs", "y--a.svs"]
+
+
+def test_folder_without_slides_and_missing_source(tmp_path: Path) -> None:
+    with pytest.raises(CohortError, match="holds no slide"):
+        Cohort.read(tmp_path)
+    with pytest.raises(CohortError, match="no such cohort"):
+        Cohort.read(tmp_path / "nothing.csv")
+
+
+def test_one_slide_is_a_cohort(tmp_path: Path) -> None:
+    slide = tmp_path / "one.svs"
+    slide.touch()
+    assert [row.slide_id for row in Cohort.read(slide).slides] == ["one"]
