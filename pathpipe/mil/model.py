@@ -91,9 +91,7 @@ class MILModule(nn.Module):
     """
 
     card: ClassVar[ModelCard]
-
-    class Options(Settings):
-        """Options of the model."""
+    Options: ClassVar[type[Settings]] = Settings
 
     def __init__(self, dim_in: int, dim_out: int, options: Settings) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ from pathpipe.publish import publish, publish_text
 from pathpipe.samples import BUNDLED_SLIDE
 from pathpipe.samples.painting import Image, Painting, Polygon, Recipe, paint
 from pathpipe.slides.open import open_slide
-from pathpipe.slides.writer import write_svs
+from pathpipe.slides.writer import shrink, write_svs
 
 PATIENTS = 24
 TWO_SLIDES = (3, 8)  # patients with a second slide: one of each label
@@ -104,7 +104,8 @@ def _write(slide: Path, truth: Path, painting: Painting, mpp: float, foreign: bo
     outlines = painting.implants if foreign else ()
     publish_text(truth, json.dumps(_geojson(outlines)) + "\n")
     with publish(slide) as partial:
-        write_svs(partial, painting.image, mpp, objective=20 if mpp > 0.4 else 40, downsamples=(1, 4))
+        levels = [painting.image, shrink(painting.image, 4)]
+        write_svs(partial, levels, mpp, objective=20 if mpp > 0.4 else 40)
 
 
 def _geojson(outlines: tuple[Polygon, ...]) -> dict[str, object]:

@@ -99,7 +99,7 @@ def _blob(shape: tuple[int, int], rng: np.random.Generator) -> npt.NDArray[np.bo
 
 def _outline(shape: npt.NDArray[np.bool_], radius_px: float, rng: np.random.Generator) -> Polygon:
     """A wavy circle that lies inside the tissue."""
-    inner = cv2.erode(shape.astype(np.uint8), np.ones((3, 3), np.uint8), iterations=max(1, int(radius_px)))
+    inner = cv2.distanceTransform(shape.astype(np.uint8), cv2.DIST_L2, 3) > radius_px
     rows, columns = np.nonzero(inner if inner.any() else shape)
     at = rng.integers(len(rows))
     angle = np.linspace(0, 2 * np.pi, 48, endpoint=False)

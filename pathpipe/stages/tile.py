@@ -13,9 +13,10 @@ from pathpipe.slides.open import open_slide
 from pathpipe.slides.resolution import resolve_mpp
 from pathpipe.slides.slide import Slide
 from pathpipe.stages.stage import Job, Made, Stage, sections
+from pathpipe.tiles.attributes import SlideFacts
 from pathpipe.tiles.grid import TileGrid, make_grid
 from pathpipe.tiles.plan import plan_read
-from pathpipe.tiles.table import read_tiles, write_tiles
+from pathpipe.tiles.table import TileTable, read_tiles, write_tiles
 from pathpipe.tissue.mask import TissueMask
 from pathpipe.tissue.overlay import draw_overlay
 from pathpipe.tissue.polygons import read_tissue
@@ -39,14 +40,15 @@ def make(job: Job) -> Made:
         mpp = resolve_mpp(slide, row.mpp, job.settings.slide.mpp_policy)
         plan = plan_read(slide, mpp, job.settings.tile)
         grid = make_grid(slide, plan, mask, job.settings.tile)
-        write_tiles(job.target, grid, slide, job.provenance)
+        facts = SlideFacts(job.key, slide.size0, slide.levels[plan.level].size_px)
+        write_tiles(job.target, TileTable(grid, facts), job.provenance)
         _draw(job, slide, mask, grid)
     return _made(grid)
 
 
 def check(path: Path) -> Made:
     """Read the table back."""
-    return _made(read_tiles(path))
+    return _made(read_tiles(path).grid)
 
 
 def _draw(job: Job, slide: Slide, mask: TissueMask, grid: TileGrid) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +44,8 @@ class ClassificationTask:
     @classmethod
     def from_column(cls, target: str, labels: Iterable[str]) -> ClassificationTask:
         """The classes that occur, as numbers in order if all are numbers, else in alphabetical order."""
-        return cls(target, tuple(sorted(set(labels), key=_order(set(labels)))))
+        names = set(labels)
+        return cls(target, tuple(sorted(names, key=_order(names))))
 
     @property
     def outputs(self) -> int:
@@ -103,12 +105,14 @@ class ClassificationTask:
             raise StoreError(f"does not describe a classification task: {error!r}") from None
 
 
-def _order(labels: set[str]) -> Any:
+def _order(labels: set[str]) -> Callable[[str], tuple[float, str]]:
     try:
         numbers = {label: float(label) for label in labels}
     except ValueError:
-        return str
-    return lambda label: (numbers[label], label)
+        numbers = {}
+    if not all(math.isfinite(number) for number in numbers.values()):  # a class may be called `nan`
+        numbers = {}
+    return lambda label: (numbers.get(label, 0.0), label)
 
 
 def _auroc(scores: np.ndarray, positive: np.ndarray) -> float:

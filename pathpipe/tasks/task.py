@@ -49,7 +49,7 @@ def task_from_dict(value: Mapping[str, Any]) -> Task:
     Raises:
         StoreError: The mapping describes no task this installation knows.
     """
-    kind = value.get("kind")
+    kind = str(value.get("kind"))
     if kind not in TASKS:
         raise StoreError(f"describes a task of unknown kind `{kind}`", hint=f"known: {', '.join(TASKS.names())}")
     return TASKS[kind].from_dict(value)

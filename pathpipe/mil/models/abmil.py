@@ -36,7 +36,7 @@ class Abmil(MILModule):
         attention=True,
         permutation_invariant=True,
     )
-    Options = AbmilOptions
+    Options: ClassVar[type[Settings]] = AbmilOptions
     scorer: ClassVar[type[Attention] | type[GatedAttention]] = Attention
 
     def __init__(self, dim_in: int, dim_out: int, options: AbmilOptions) -> None:

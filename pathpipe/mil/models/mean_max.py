@@ -23,7 +23,7 @@ class PoolOptions(Settings):
 class _InstanceClassifier(MILModule):
     """A classifier of tiles whose logits a subclass pools."""
 
-    Options = PoolOptions
+    Options: ClassVar[type[Settings]] = PoolOptions
 
     def __init__(self, dim_in: int, dim_out: int, options: PoolOptions) -> None:
         super().__init__(dim_in, dim_out, options)

@@ -1,0 +1,84 @@
+"""Writes docs/cli.md and docs/settings.md from the commands and settings themselves; a test fails when they are old."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import typer.main
+
+from pathpipe.cli.app import app
+from pathpipe.settings import RunSettings
+
+DOCS = Path(__file__).parent
+
+
+def cli_page() -> str:
+    """Every command with its arguments and options."""
+    root: Any = typer.main.get_command(app)
+    parts = [
+        "# Command line\n",
+        "Made from the commands themselves by `make docs`. `pathpipe COMMAND --help` shows the same.\n",
+        "Settings are layered: default < the run's own settings.yaml < `--config FILE` < option; `--print-config` shows "
+        "the result and where each value comes from. Progress and messages go to stderr, data to stdout.\n",
+        "| exit code | meaning |\n|---|---|\n| 0 | all done |\n| 1 | finished, but more failed than `--max-failures` |\n"
+        "| 2 | the request is wrong: usage, settings, cohort, or stale results were left alone |\n"
+        "| 3 | something outside is missing: weights, a device, a package |\n"
+        "| 4 | refused on scientific grounds (leakage) |\n| 130 | interrupted; the same command goes on |\n",
+    ]
+    for name, command in root.commands.items():
+        if hasattr(command, "commands"):
+            for inner, leaf in command.commands.items():
+                parts.append(_command(f"{name} {inner}", leaf))
+        else:
+            parts.append(_command(name, command))
+    return "\n".join(parts)
+
+
+def _command(name: str, command: Any) -> str:
+    lines = [f"## pathpipe {name}\n", (command.help or "").strip() + "\n"]
+    rows = []
+    for parameter in command.params:
+        text = (getattr(parameter, "help", None) or "").replace("|", "\\|").strip()
+        if parameter.param_type_name == "argument":
+            rows.append((f"`{(parameter.metavar or parameter.name).upper()}`", text, ""))
+            continue
+        flags = ", ".join(f"`{flag}`" for flag in (*parameter.opts, *parameter.secondary_opts))
+        shown = parameter.show_default
+        default = shown if isinstance(shown, str) else ""
+        rows.append((flags, text, default))
+    if rows:
+        lines += ["| option | meaning | default |", "|---|---|---|"]
+        lines += [f"| {flags} | {text} | {default} |" for flags, text, default in rows]
+    return "\n".join(lines) + "\n"
+
+
+def settings_page() -> str:
+    """Every section and field of a YAML file."""
+    parts = [
+        "# Settings\n",
+        "Made from the settings themselves by `make docs`. Every field is a key of a YAML file (`configs/` has some to start "
+        "from) and an option of the command of that section. All but `execution` decide results and are part of every "
+        "fingerprint.\n",
+    ]
+    for section, field in RunSettings.model_fields.items():
+        model: Any = field.annotation
+        if not hasattr(model, "model_fields"):
+            parts.append(f"## {section}\n\n{field.description}\n")
+            continue
+        parts.append(f"## {section}\n\n{model.__doc__}\n\n| key | default | meaning |\n|---|---|---|")
+        for name, inner in model.model_fields.items():
+            default = inner.get_default(call_default_factory=True)
+            shown = "" if default is None else f"`{default}`"
+            parts.append(f"| `{name}` | {shown} | {(inner.description or '').replace('|', chr(92) + '|')} |")
+        parts.append("")
+    return "\n".join(parts)
+
+
+PAGES = {"cli.md": cli_page, "settings.md": settings_page}
+
+if __name__ == "__main__":
+    for file, page in PAGES.items():
+        (DOCS / file).write_text(page(), encoding="utf-8")
+        print(f"wrote docs/{file}", file=sys.stderr)

@@ -1,0 +1,1 @@
+"""Slides: opening them, their resolution, their pixels."""

@@ -1,0 +1,104 @@
+"""Opening a slide: the reader is chosen by content, and a refusal says why in one sentence."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pathpipe.errors import SlideError
+from pathpipe.registry import Registry
+from pathpipe.slides.slide import Slide
+from pathpipe.slides.tiff import is_tiff, read_tiff_facts
+
+READERS = Registry(
+    "reader",
+    {
+        "openslide": "pathpipe.slides.readers.openslide:OpenSlideSlide",
+        "tiffslide": "pathpipe.slides.readers.tiffslide:TiffSlideSlide",
+        "image": "pathpipe.slides.readers.image:ImageSlide",
+    },
+)
+_PICTURES = (b"\x89PNG", b"\xff\xd8\xff")
+_PLAIN_TIFF = "generic-tiff"
+
+
+def open_slide(path: Path, reader: str = "auto") -> Slide:
+    """Open a slide.
+
+    Args:
+        path: The slide file (for MRXS the .mrxs, for DICOM any file of the series).
+        reader: A reader's name, or `auto`: OpenSlide first; tiffslide for TIFFs OpenSlide refuses or sees fewer
+            levels of; flat pictures by their first bytes; readers of other packages last.
+
+    Raises:
+        SlideError: It can't be opened; says what it is instead, or why each reader refused.
+        SettingsError: There is no such reader.
+    """
+    _refuse_what_is_no_file(path)
+    if reader != "auto":
+        slide: Slide = READERS[reader](path)
+        return slide
+    if _starts_with(path, _PICTURES):
+        slide = READERS["image"](path)
+        return slide
+    if is_tiff(path):
+        return _open_tiff(path)
+    return _first_that_opens(path, ["openslide", *_plugins()])
+
+
+def _open_tiff(path: Path) -> Slide:
+    try:
+        slide: Slide = READERS["openslide"](path)
+    except SlideError as refusal:
+        read_tiff_facts(path)  # a better sentence when it is not RGB or not whole
+        if "52479" in refusal.what or "compression" in refusal.what.lower():
+            raise SlideError(refusal.what, where=path.name, hint="convert it to a JPEG or LZW TIFF") from None
+        return _first_that_opens(path, ["tiffslide", *_plugins()])
+    if slide.vendor == _PLAIN_TIFF:
+        facts = read_tiff_facts(path)
+        if len(facts.level_sizes) > len(slide.levels):
+            slide.close()
+            slide = READERS["tiffslide"](path)
+    return slide
+
+
+def _first_that_opens(path: Path, names: list[str]) -> Slide:
+    refusals = []
+    for name in names:
+        try:
+            slide: Slide = READERS[name](path)
+            return slide
+        except SlideError as error:
+            refusals.append(f"{name}: {error.what}")
+    raise SlideError(
+        "no reader opens it (" + "; ".join(refusals) + ")",
+        where=path.name,
+        hint="check that it is a whole-slide image and that it was copied whole",
+    )
+
+
+def _plugins() -> list[str]:
+    return [name for name in READERS.names() if name not in READERS.builtin]
+
+
+def _starts_with(path: Path, magics: tuple[bytes, ...]) -> bool:
+    with open(path, "rb") as file:
+        return file.read(4).startswith(magics)
+
+
+def _refuse_what_is_no_file(path: Path) -> None:
+    where = str(path)
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        raise SlideError("there is no such file", where=where, hint="correct `path` in the cohort table") from None
+    except PermissionError:
+        raise SlideError("may not be read", where=where, hint="check the permissions of file and folder") from None
+    except OSError as error:
+        raise SlideError(f"can't be reached: {error.strerror}", where=where) from None
+    if path.is_dir():
+        raise SlideError("is a folder, not a slide", where=where, hint="give the slide file inside it")
+    if status.st_size == 0:
+        raise SlideError("is empty (0 bytes)", where=where, hint="copy the file again from its source")
+    if not os.access(path, os.R_OK):
+        raise SlideError("may not be read", where=where, hint="check the permissions of file and folder")

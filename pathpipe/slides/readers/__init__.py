@@ -1,0 +1,1 @@
+"""One file a reader; `slides/open.py` chooses among them."""

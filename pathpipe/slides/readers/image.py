@@ -1,0 +1,68 @@
+"""Reader `image`: flat PNG and JPEG pictures as slides of one level. The whole picture is held in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from pathpipe.errors import SlideError
+from pathpipe.slides.slide import Box, Closing, Mpp, Pixels, make_levels
+
+MAX_PIXELS = 400_000_000  # 1.2 GB of RGB
+
+
+class ImageSlide(Closing):
+    """A picture as a slide. It states no um/px: the dpi of a picture is that of a printer or screen.
+
+    Raises:
+        SlideError: Not a picture, not RGB, damaged or too large to hold.
+    """
+
+    reader = "image"
+    mpp: Mpp | None = None
+    objective: float | None = None
+    bounds: Box | None = None
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._pixels, self.vendor = _load(path)
+        self.size0 = (self._pixels.shape[1], self._pixels.shape[0])
+        self.levels = make_levels([self.size0])
+        self.properties: Mapping[str, str] = {}
+
+    def read(self, xy0: tuple[int, int], level: int, size_px: tuple[int, int]) -> Pixels:
+        """See `Slide.read`."""
+        if level != 0:
+            raise SlideError(f"has no level {level}", where=self.path.name)
+        (left, top), (width, height) = xy0, size_px
+        out = np.full((height, width, 3), 255, np.uint8)
+        x1, y1 = max(left, 0), max(top, 0)
+        part = self._pixels[y1 : max(top + height, 0), x1 : max(left + width, 0)]
+        out[y1 - top : y1 - top + part.shape[0], x1 - left : x1 - left + part.shape[1]] = part
+        return out
+
+
+def _load(path: Path) -> tuple[Pixels, str]:
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise SlideError(
+                    f"a flat picture of {image.width} x {image.height} px is too large to hold in memory",
+                    where=path.name,
+                    hint="convert it to a tiled pyramidal TIFF (e.g. `vips tiffsave --tile --pyramid`)",
+                )
+            if image.mode in ("L", "LA", "1", "I", "I;16", "F", "CMYK"):
+                raise SlideError(f"not an RGB slide: picture mode {image.mode}", where=path.name)
+            kind = (image.format or "picture").lower()
+            rgba = image.convert("RGBA")
+    except UnidentifiedImageError:
+        raise SlideError("not a picture that can be read", where=path.name) from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise SlideError(f"damaged: {error}", where=path.name) from None
+    except Image.DecompressionBombError:
+        raise SlideError("too many pixels for a flat picture", where=path.name) from None
+    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
+    return np.asarray(Image.alpha_composite(white, rgba))[..., :3], kind

@@ -1,0 +1,135 @@
+"""The noun `Slide`: what every reader offers, in level-0 pixels and um/px, never rounded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Mpp:
+    """Resolution of level 0 in um/px, and what says so."""
+
+    x: float
+    y: float
+    source: str
+
+    @property
+    def mean(self) -> float:
+        """Geometric mean of x and y, um/px: the side of a square of a pixel's area."""
+        return float(np.sqrt(self.x * self.y))
+
+
+@dataclass(frozen=True)
+class Level:
+    """One level of the pyramid.
+
+    Attributes:
+        size_px: (width, height).
+        downsample: Level-0 px per px of this level, (x, y), as floats: 3.9999 stays 3.9999.
+    """
+
+    index: int
+    size_px: tuple[int, int]
+    downsample: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in level-0 px."""
+
+    x0: int
+    y0: int
+    w: int
+    h: int
+
+
+class Slide(Protocol):
+    """An open slide.
+
+    Attributes:
+        reader: Name of the reader that opened it.
+        vendor: The format, as the reader names it.
+        size0: (width, height) of level 0, px.
+        mpp: Resolution the file itself states, or None.
+        objective: Objective power the file states, or None.
+        bounds: The scanned part when it is smaller than the slide, level-0 px.
+        properties: The reader's own key-value pairs.
+    """
+
+    path: Path
+    reader: str
+    vendor: str
+    size0: tuple[int, int]
+    levels: tuple[Level, ...]
+    mpp: Mpp | None
+    objective: float | None
+    bounds: Box | None
+    properties: Mapping[str, str]
+
+    def read(self, xy0: tuple[int, int], level: int, size_px: tuple[int, int]) -> Pixels:
+        """Read a region.
+
+        Args:
+            xy0: Top left corner, level-0 px, whatever the level.
+            level: Which level to read.
+            size_px: (width, height) in px of that level.
+
+        Returns:
+            (H, W, 3) uint8 RGB; white outside the slide and where it is transparent. Safe from several threads.
+
+        Raises:
+            SlideError: The region can't be decoded; names the coordinates.
+        """
+        ...
+
+    def close(self) -> None:
+        """Let go of the file."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+
+class Closing:
+    """Context-manager half of a reader."""
+
+    def close(self) -> None:
+        """Let go of the file."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def make_levels(sizes: list[tuple[int, int]]) -> tuple[Level, ...]:
+    """Levels from their sizes.
+
+    Each axis has its own ratio of sizes. Levels are cut to whole pixels, so on small levels the two ratios differ by
+    rounding alone; where the difference is explained by one pixel, both axes take the one measured on the longer side,
+    which rounding touches least.
+    """
+    width0, height0 = sizes[0]
+    levels = []
+    for index, (width, height) in enumerate(sizes):
+        x, y = width0 / width, height0 / height
+        by_rounding = abs(width0 / x - width0 / y) <= 1 and abs(height0 / y - height0 / x) <= 1
+        if by_rounding:
+            x = y = x if width0 >= height0 else y
+        levels.append(Level(index, (width, height), (x, y)))
+    return tuple(levels)

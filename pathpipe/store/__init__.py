@@ -1,0 +1,1 @@
+"""The feature store: whole slides as HDF5, half-made ones as rows."""

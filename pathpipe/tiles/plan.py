@@ -1,0 +1,110 @@
+"""The read plan: which level, how many pixels, one resize; so that a tile has the physical size that was asked for."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pathpipe.errors import SlideError
+from pathpipe.settings import TileSettings
+from pathpipe.slides.slide import Level, Mpp, Slide
+
+TOLERANCE = 0.01
+
+
+@dataclass(frozen=True)
+class ReadPlan:
+    """How a tile is read.
+
+    Attributes:
+        tile_px: Side of a tile after the resize.
+        overlap_px: Overlap of neighbours, in the same pixels.
+        mpp_wanted: um/px that was asked for.
+        mpp0: um/px of level 0, (x, y).
+        level: Level that is read.
+        downsample: Its downsample, (x, y).
+        read_px: (width, height) that is read from the level.
+        side0: (width, height) of a tile, level-0 px.
+        stride0: Step from tile to tile, level-0 px.
+    """
+
+    tile_px: int
+    overlap_px: int
+    mpp_wanted: float
+    mpp0: tuple[float, float]
+    level: int
+    downsample: tuple[float, float]
+    read_px: tuple[int, int]
+    side0: tuple[float, float]
+    stride0: tuple[float, float]
+
+    @property
+    def mpp_effective(self) -> tuple[float, float]:
+        """um/px of the pixels a tile really has, (x, y)."""
+        x, y = (self.read_px[axis] * self.downsample[axis] * self.mpp0[axis] / self.tile_px for axis in (0, 1))
+        return x, y
+
+    @property
+    def error(self) -> float:
+        """Largest relative error of the effective um/px."""
+        return max(abs(value / self.mpp_wanted - 1) for value in self.mpp_effective)
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> ReadPlan:
+        """Inverse of `to_dict`."""
+        values: dict[str, Any] = {
+            name: tuple(item) if isinstance(item, list) else item for name, item in value.items()
+        }
+        return cls(**values)
+
+
+def plan_read(slide: Slide, mpp: Mpp, settings: TileSettings) -> ReadPlan:
+    """Plan the reading of a slide's tiles.
+
+    The level is the coarsest whose resolution is not coarser than the target (within 1%). The read size is rounded to
+    whole pixels once, per axis; what that costs is in `error`.
+
+    Args:
+        mpp: Resolution of level 0.
+
+    Raises:
+        SlideError: Even level 0 is coarser than the target by more than `max_upsample`.
+    """
+    worst = max(mpp.x, mpp.y)
+    if worst > settings.mpp * settings.max_upsample:
+        raise SlideError(
+            f"has {worst:.4g} um/px ({mpp.source}), coarser than the {settings.mpp:g} asked for: "
+            f"tiles would be enlarged {worst / settings.mpp:.1f} times",
+            where=slide.path.name,
+            hint=f"ask for `--mpp {worst:.4g}` or coarser, correct `mpp` in the cohort table, or raise --max-upsample",
+        )
+    level = _level_for(slide, mpp, settings.mpp)
+    mpp0 = (mpp.x, mpp.y)
+    side_um = settings.tile_px * settings.mpp
+    stride_um = (settings.tile_px - settings.overlap_px) * settings.mpp
+    read_px = tuple(max(1, round(side_um / (mpp0[axis] * level.downsample[axis]))) for axis in (0, 1))
+    return ReadPlan(
+        tile_px=settings.tile_px,
+        overlap_px=settings.overlap_px,
+        mpp_wanted=settings.mpp,
+        mpp0=mpp0,
+        level=level.index,
+        downsample=level.downsample,
+        read_px=(read_px[0], read_px[1]),
+        side0=(read_px[0] * level.downsample[0], read_px[1] * level.downsample[1]),
+        stride0=(stride_um / mpp.x, stride_um / mpp.y),
+    )
+
+
+def _level_for(slide: Slide, mpp: Mpp, target: float) -> Level:
+    limit = target * (1 + TOLERANCE)
+    fits = [
+        level
+        for level in slide.levels
+        if mpp.x * level.downsample[0] <= limit and mpp.y * level.downsample[1] <= limit
+    ]
+    return max(fits, key=lambda level: level.downsample) if fits else slide.levels[0]

@@ -1,0 +1,100 @@
+"""The stream of tiles: batches of pixels in order, read and decoded ahead by threads, in bounded memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from pathpipe.slides.slide import Pixels, Slide
+from pathpipe.tiles.plan import ReadPlan
+
+
+@dataclass(frozen=True)
+class TileBatch:
+    """A run of tiles.
+
+    Attributes:
+        start: Row of the first one in the grid.
+        pixels: (n, tile_px, tile_px, 3) uint8 RGB.
+    """
+
+    start: int
+    pixels: Pixels
+
+
+def stream_tiles(
+    slide: Slide,
+    plan: ReadPlan,
+    xy0: npt.NDArray[np.int64],
+    batch_size: int,
+    *,
+    threads: int = 2,
+    start: int = 0,
+) -> Iterator[TileBatch]:
+    """Read tiles in raster order.
+
+    Args:
+        xy0: (N, 2) corners, level-0 px.
+        threads: Readers; at most `threads + 1` batches are held at a time.
+        start: First row wanted.
+
+    Raises:
+        SlideError: A tile can't be decoded; names its coordinates.
+    """
+    starts = deque(range(start, len(xy0), batch_size))
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="pathpipe-read")
+    waiting: deque[tuple[int, list[Future[None]], Pixels]] = deque()
+    try:
+        while starts or waiting:
+            while starts and len(waiting) < 2:
+                first = starts.popleft()
+                waiting.append((first, *_submit(pool, slide, plan, xy0[first : first + batch_size], threads)))
+            first, parts, pixels = waiting.popleft()
+            for part in parts:
+                part.result()
+            yield TileBatch(first, pixels)
+    finally:
+        for _, parts, _ in waiting:
+            for part in parts:
+                part.cancel()
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _submit(
+    pool: ThreadPoolExecutor, slide: Slide, plan: ReadPlan, xy0: npt.NDArray[np.int64], threads: int
+) -> tuple[list[Future[None]], Pixels]:
+    """Split a batch into contiguous runs, one a thread: neighbours share native tiles in the reader's cache."""
+    pixels = np.empty((len(xy0), plan.tile_px, plan.tile_px, 3), np.uint8)
+    bounds = np.linspace(0, len(xy0), threads + 1).astype(int)
+    runs = [(a, b) for a, b in pairwise(bounds.tolist()) if b > a]
+    return [pool.submit(_read_run, slide, plan, xy0[a:b], pixels[a:b]) for a, b in runs], pixels
+
+
+def _read_run(slide: Slide, plan: ReadPlan, xy0: npt.NDArray[np.int64], into: Pixels) -> None:
+    for row, (x0, y0) in enumerate(xy0.tolist()):
+        into[row] = resize_tile(slide.read((x0, y0), plan.level, plan.read_px), plan.tile_px)
+
+
+def resize_tile(region: Pixels, tile_px: int) -> Pixels:
+    """The one resize: area means when shrinking, cubic when enlarging, nothing when the size is right.
+
+    Args:
+        region: (H, W, 3) uint8.
+
+    Returns:
+        (tile_px, tile_px, 3) uint8.
+    """
+    height, width = region.shape[:2]
+    if (height, width) == (tile_px, tile_px):
+        return region
+    # A read within 2% of the tile is a matter of um/px rounding: area means there would only blur unevenly.
+    shrinking = min(height, width) > tile_px * 1.02
+    method = cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC
+    return np.asarray(cv2.resize(region, (tile_px, tile_px), interpolation=method))

@@ -1,0 +1,168 @@
+"""Checkpoint: a trained model in one file, with all it takes to use it on a new slide and to refuse a wrong one."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+import pathpipe
+from pathpipe.errors import StoreError
+from pathpipe.mil.model import MILModule
+from pathpipe.mil.registry import build_model
+from pathpipe.publish import publish
+from pathpipe.tasks.task import Task, task_from_dict
+from pathpipe.training.trainer import TrainedFold
+
+FORMAT = "pathpipe-checkpoint"
+VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Checkpoint:
+    """A model of one fold and seed; plain values and tensors only.
+
+    Attributes:
+        model: Registered name.
+        options: All options of the model, defaults written out.
+        dim_in: Width D of a feature.
+        task: `Task.to_dict`: target and label names in the order of the logits.
+        encoder: Identity of the encoder: name, revision, weights_sha256, transform, dim.
+        preprocessing: Slide, tissue, tile and extract settings, from slide to features.
+        feature_mean: (D,) float32 of the training features.
+        feature_std: (D,) float32 likewise.
+        fold: Whose test patients it has never seen.
+        best_epoch: Epoch of the weights, from 1.
+        state: The model's state dict, on the host.
+        pathpipe_version: What wrote it.
+    """
+
+    model: str
+    options: Mapping[str, Any]
+    dim_in: int
+    task: Mapping[str, Any]
+    encoder: Mapping[str, Any]
+    preprocessing: Mapping[str, Any]
+    feature_mean: Tensor
+    feature_std: Tensor
+    fold: int
+    seed: int
+    best_epoch: int
+    state: Mapping[str, Tensor]
+    pathpipe_version: str = pathpipe.__version__
+
+    @classmethod
+    def of(
+        cls, trained: TrainedFold, task: Task, encoder: Mapping[str, Any], preprocessing: Mapping[str, Any]
+    ) -> Checkpoint:
+        """The checkpoint of a trained fold."""
+        return cls(
+            model=trained.model_name,
+            options=trained.model.options.model_dump(mode="json"),
+            dim_in=trained.model.dim_in,
+            task=task.to_dict(),
+            encoder=dict(encoder),
+            preprocessing=dict(preprocessing),
+            feature_mean=trained.feature_mean,
+            feature_std=trained.feature_std,
+            fold=trained.fold,
+            seed=trained.seed,
+            best_epoch=trained.best_epoch,
+            state={name: value.detach().cpu() for name, value in trained.model.state_dict().items()},
+        )
+
+    def save(self, path: Path) -> None:
+        """Write it; equal checkpoints give equal bytes."""
+        content = {field.name: getattr(self, field.name) for field in fields(self)}
+        # To memory first: torch names the archive inside after the file, and that would be the partial's random name.
+        buffer = io.BytesIO()
+        torch.save({"format": FORMAT, "version": VERSION, **content}, buffer)
+        with publish(path) as partial:
+            partial.write_bytes(buffer.getbuffer())
+
+    def build(self) -> MILModule:
+        """The model with its weights, in evaluation mode.
+
+        Raises:
+            StoreError: The weights don't fit the model.
+            SettingsError: The model is not installed here.
+        """
+        with torch.random.fork_rng(devices=[]):
+            model = build_model(self.model, self.dim_in, self.load_task().outputs, self.options)
+        try:
+            model.load_state_dict(dict(self.state))
+        except RuntimeError as error:
+            raise StoreError(f"the weights don't fit model `{self.model}`: {error}") from None
+        return model.eval()
+
+    def load_task(self) -> Task:
+        """The task: what the logits mean."""
+        return task_from_dict(self.task)
+
+    def refuse_other_encoder(self, identity: Mapping[str, Any], where: str | None = None) -> None:
+        """Make sure that features come from the encoder the model was trained on.
+
+        Raises:
+            StoreError: They don't; with both identities.
+        """
+        if dict(identity) != dict(self.encoder):
+            raise StoreError(
+                f"the model was trained on features of {_identity(self.encoder)}, these are of {_identity(identity)}",
+                where=where,
+                hint=f"extract with `--encoder {self.encoder.get('name')}` and the same weights",
+            )
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint; nothing in the file is executed.
+
+    Raises:
+        StoreError: There is no such file, or it is damaged, foreign, unsafe or of another version.
+    """
+    content = _read(path)
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise StoreError("is not a pathpipe checkpoint", where=str(path), hint="`pathpipe train` writes model.pt")
+    if content.get("version") != VERSION:
+        raise StoreError(
+            f"is a checkpoint of version {content.get('version')}, this pathpipe reads version {VERSION}",
+            where=str(path),
+            hint=f"use the pathpipe that wrote it ({content.get('pathpipe_version', 'unknown')})",
+        )
+    names = {field.name for field in fields(Checkpoint)}
+    given = set(content) - {"format", "version"}
+    if given != names:
+        wrong = sorted(given ^ names)
+        raise StoreError(f"is a damaged checkpoint: {', '.join(wrong)} missing or unknown", where=str(path))
+    return Checkpoint(**{name: content[name] for name in names})
+
+
+def _read(path: Path) -> Any:
+    if not path.exists():
+        raise StoreError("there is no such checkpoint", where=str(path))
+    try:
+        # torch itself doesn't compare checksums: a flipped bit would give another model without a word.
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken is not None:
+            raise StoreError(f"is damaged: the checksum of {broken} is wrong", where=str(path))
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except zipfile.BadZipFile:
+        raise StoreError("is not a checkpoint, or ends early", where=str(path)) from None
+    except pickle.UnpicklingError:
+        raise StoreError(
+            "holds code, which is never run", where=str(path), hint="use a model.pt that `pathpipe train` wrote"
+        ) from None
+    except (OSError, RuntimeError, EOFError, LookupError, ValueError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise StoreError(f"can't be read as a checkpoint: {reason}", where=str(path)) from None
+
+
+def _identity(identity: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in identity.items()) or "an unknown encoder"

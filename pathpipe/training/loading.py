@@ -1,0 +1,101 @@
+"""Loading: feature files into one bag a patient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pathpipe.errors import StoreError
+from pathpipe.mil.bag import Bag
+from pathpipe.store.features import Features, read_features
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedBags:
+    """What feature files hold.
+
+    Attributes:
+        bags: patient_id -> bag, in order of patient_id.
+        encoder: Identity of the one encoder that made all features.
+        skipped: One sentence for each slide without tiles.
+    """
+
+    bags: Mapping[str, Bag]
+    encoder: Mapping[str, Any]
+    skipped: tuple[str, ...] = ()
+
+
+def load_bags(files: Mapping[str, Path], patients: Mapping[str, str]) -> LoadedBags:
+    """Read feature files, kept in memory as stored (often float16).
+
+    Args:
+        files: slide_id -> feature file.
+        patients: slide_id -> patient_id. Slides of one patient become one bag, in order of slide_id.
+
+    Raises:
+        StoreError: A file is damaged or holds values that aren't finite, encoders differ, or no slide has tiles.
+    """
+    slides: dict[str, list[tuple[str, Features]]] = {}
+    skipped: list[str] = []
+    first: tuple[Path, Mapping[str, Any]] | None = None
+    for slide_id in sorted(files):
+        features = read_features(files[slide_id])
+        first = first or (files[slide_id], features.encoder)
+        refuse_mixed(first[1], features.encoder, where=f"{first[0]} and {files[slide_id]}")
+        if len(features.features) == 0:
+            skipped.append(f"{slide_id} has no tiles")
+            continue
+        _refuse_not_finite(features.features, files[slide_id])
+        slides.setdefault(patients[slide_id], []).append((slide_id, features))
+    if first is None or not slides:
+        raise StoreError(
+            "no slide has features", hint="extract them first; `pathpipe extract` says why slides are empty"
+        )
+    bags = {patient: _merge(patient, slides[patient]) for patient in sorted(slides)}
+    return LoadedBags(bags, first[1], tuple(skipped))
+
+
+def refuse_mixed(first: Mapping[str, Any], second: Mapping[str, Any], where: str) -> None:
+    """Compare two encoder identities.
+
+    Raises:
+        StoreError: They differ, with both and what differs.
+    """
+    differing = [key for key in {**first, **second} if first.get(key) != second.get(key)]
+    if differing:
+        one, other = (", ".join(f"{key} {identity.get(key)}" for key in differing) for identity in (first, second))
+        names = f"`{first.get('name')}` ({one}) and `{second.get('name')}` ({other})"
+        raise StoreError(
+            f"the features come from two encoders: {names}",
+            where=where,
+            hint="features of different encoders, weights or transforms can't be mixed; extract again with one",
+        )
+
+
+def _refuse_not_finite(features: np.ndarray, path: Path) -> None:
+    # A float32 sum is finite only if every value is, and costs no second array.
+    if not np.isfinite(features.sum(dtype=np.float32)):
+        rows = int((~np.isfinite(features).all(axis=1)).sum())
+        if rows:
+            raise StoreError(
+                f"{rows} of {len(features)} tiles have features that are not finite",
+                where=str(path),
+                hint="extract again with `--dtype float32` or another precision",
+            )
+
+
+def _merge(patient: str, slides: list[tuple[str, Features]]) -> Bag:
+    parts = [features for _, features in slides]
+    lengths = [len(part.features) for part in parts]
+    return Bag(
+        features=parts[0].features if len(parts) == 1 else np.concatenate([part.features for part in parts]),
+        xy0=np.concatenate([part.xy0 for part in parts]),
+        bag_id=patient,
+        patient_id=patient,
+        slide=np.repeat(np.arange(len(parts), dtype=np.int32), lengths),
+        slide_ids=tuple(slide_id for slide_id, _ in slides),
+    )

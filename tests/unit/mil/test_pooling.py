@@ -1,0 +1,81 @@
+"""Pooling by hand-computed values, in both layouts."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from pathpipe.mil.bag import Bag, Bags
+from pathpipe.mil.pooling import (
+    max_over_instances,
+    mean_over_instances,
+    softmax_over_instances,
+    sum_over_instances,
+)
+
+BAGS = [Bag(np.array([[1.0, -5.0], [3.0, -1.0], [2.0, -9.0]])), Bag(np.array([[-4.0, 6.0]]))]
+
+
+@pytest.fixture(params=["packed", "padded"])
+def batch(request: pytest.FixtureRequest) -> Bags:
+    return Bags.pack(BAGS) if request.param == "packed" else Bags.pad(BAGS)
+
+
+def test_softmax(batch: Bags) -> None:
+    raw = (batch.features[..., :1] - 1) * float(np.log(2))  # 0, ln 4, ln 2 in the first bag
+    first, second = batch.split(softmax_over_instances(raw, batch))
+    torch.testing.assert_close(first[:, 0], torch.tensor([1 / 7, 4 / 7, 2 / 7]))
+    assert second.tolist() == [[1.0]]
+
+
+def test_softmax_of_large_scores(batch: Bags) -> None:
+    first, _ = batch.split(softmax_over_instances(batch.features[..., :1] * 1e4, batch))
+    assert first[:, 0].tolist() == [0, 1, 0]
+
+
+def test_columns_are_independent(batch: Bags) -> None:
+    both = softmax_over_instances(batch.features, batch)
+    for column in range(2):
+        alone = softmax_over_instances(batch.features[..., column : column + 1], batch)
+        torch.testing.assert_close(both[..., column : column + 1], alone)
+
+
+def test_weighted_sum(batch: Bags) -> None:
+    weights = torch.where(batch.features < 0, 0.5, 2.0)
+    if batch.mask is not None:
+        weights = weights * batch.mask[..., None]
+    sums = sum_over_instances(weights, batch.features, batch)
+    assert sums.tolist() == [[[12, -30], [3, -7.5]], [[-2, 3], [-8, 12]]]
+
+
+def test_mean(batch: Bags) -> None:
+    torch.testing.assert_close(mean_over_instances(batch.features, batch), torch.tensor([[2.0, -5.0], [-4.0, 6.0]]))
+
+
+def test_max_of_negative_values_ignores_padding(batch: Bags) -> None:
+    assert max_over_instances(batch.features, batch).tolist() == [[3, -1], [-4, 6]]
+
+
+def test_gradient_of_max_goes_to_one_of_equals(batch: Bags) -> None:
+    values = torch.zeros_like(batch.features).requires_grad_()
+    max_over_instances(values, batch).sum().backward()
+    assert values.grad is not None
+    for gradient in batch.split(values.grad):
+        assert gradient.sum(0).tolist() == [1, 1]
+        assert (gradient != 0).sum() == 2
+
+
+def test_gradient_is_finite_and_absent_on_padding() -> None:
+    batch = Bags.pad(BAGS)
+    assert batch.mask is not None
+    raw = torch.full((2, 3, 1), 1e30).requires_grad_()
+    values = batch.features.clone().requires_grad_()
+    weights = softmax_over_instances(raw, batch)
+    (sum_over_instances(weights, values, batch) ** 2).sum().backward()
+    gradients: list[Tensor | None] = [raw.grad, values.grad]
+    for gradient in gradients:
+        assert gradient is not None and torch.isfinite(gradient).all()
+        assert not gradient[~batch.mask].any()
+        assert gradient[batch.mask].any()
