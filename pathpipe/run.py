@@ -108,6 +108,10 @@ class Run:
         """Features, HDF5."""
         return self.folder / "features" / safe_name(encoder) / f"{slide_id}.h5"
 
+    def rows(self, encoder: str, slide_id: str) -> Path:
+        """Half-made features: rows that survive a kill."""
+        return self.features(encoder, slide_id).with_suffix(".rows")
+
     def split(self, name: str) -> Path:
         """Folder of one split: splits.csv and its provenance."""
         return self.folder / "splits" / name

@@ -83,6 +83,7 @@ def _option(parameter: str, section: str, name: str) -> inspect.Parameter:
     metavar = _metavar(field.annotation)
     default = field.get_default(call_default_factory=True)
     option = typer.Option(
+        None,
         *flags,
         *([short] if short else []),
         help=field.description,

@@ -1,0 +1,1 @@
+"""Encoders: what is known of each, how it is loaded, and how pixels become vectors."""

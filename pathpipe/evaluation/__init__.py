@@ -1,0 +1,1 @@
+"""Evaluation: arrays in, numbers with intervals out. No torch here."""

@@ -10,7 +10,7 @@ from pathpipe.execution.local import Listener, run_units
 from pathpipe.execution.receipt import Receipt
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
-from pathpipe.stages.chain import SLIDE_STAGES, units, upstream
+from pathpipe.stages.chain import SLIDE_STAGES, STAGES, units, upstream
 
 
 @dataclass(frozen=True)
@@ -48,6 +48,10 @@ def bring_up_to_stage(
     """
     outcome = Outcome()
     chain = upstream(stage)
+    for name in chain:
+        check = STAGES[name].preflight
+        if check is not None:
+            check(run, settings)
     for group in _groups(chain):
         keys = units(run, group[-1], settings)
         if only is not None and group[-1] == stage:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pathpipe.errors import PathpipeError, StoreError
-from pathpipe.execution.receipt import Receipt, read_receipt
+from pathpipe.execution.receipt import Receipt, State, read_receipt
 from pathpipe.lease import Lease
 from pathpipe.progress import Notify, silent
 from pathpipe.provenance import Provenance, read_provenance
@@ -81,7 +81,7 @@ def _look(stage: Stage, key: str, path: Path, expected: Provenance, settings: Ru
     if found is None:
         return None
     if found.fingerprint == expected.fingerprint or settings.execution.stale == "keep":
-        state = "empty" if made.state == "empty" else "current"
+        state: State = "empty" if made.state == "empty" else "current"
         return Receipt(stage.name, key, state, made.reason, None, found.fingerprint, counts=made.counts)
     if settings.execution.stale == "remake":
         return None

@@ -1,0 +1,1 @@
+"""Explain: what a trained model looked at, from stored features alone."""

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
 from pathpipe.publish import publish, publish_text
@@ -87,8 +86,7 @@ def _textures() -> tuple[Image, Image]:
     from skimage.data import immunohistochemistry
 
     with open_slide(BUNDLED_SLIDE) as slide:
-        # a part without the bare glass at the slide's rim
-        tissue = slide.read((100, 300), 0, (slide.size0[0] - 200, slide.size0[1] - 600))
+        tissue = slide.read((780, 1740), 0, (900, 1200))  # tissue to the edges: no bare glass inside
     return tissue, np.ascontiguousarray(immunohistochemistry()[..., :3])
 
 
@@ -96,8 +94,7 @@ def _at(image: Image, mpp: float) -> Image:
     if mpp == _BUNDLED_MPP:
         return image
     factor = _BUNDLED_MPP / mpp
-    resized: npt.NDArray[np.uint8] = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
-    return resized
+    return np.asarray(cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC), np.uint8)
 
 
 def _write(slide: Path, truth: Path, painting: Painting, mpp: float, foreign: bool) -> None:

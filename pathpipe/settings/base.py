@@ -82,9 +82,7 @@ def to_yaml(settings: Settings, origins: Mapping[str, str] | None = None, leave_
     return "\n".join(lines) + "\n"
 
 
-def _overlay(
-    into: dict[str, Any], layer: Mapping[str, Any], origin: str, prefix: str, origins: dict[str, str]
-) -> None:
+def _overlay(into: dict[str, Any], layer: Mapping[str, Any], origin: str, prefix: str, origins: dict[str, str]) -> None:
     for key, value in layer.items():
         dotted = f"{prefix}{key}"
         if isinstance(value, Mapping) and isinstance(into.get(key, {}), dict):

@@ -44,8 +44,11 @@ def fold_key(fold: int, seed: int) -> str:
 
 def units(run: Run, stage: str, settings: RunSettings) -> list[str]:
     """Keys of a stage's units, in order."""
-    if stage in SLIDE_STAGES or stage == "heatmap":
-        return [slide.slide_id for slide in run.cohort.slides]
+    slides = [slide.slide_id for slide in run.cohort.slides]
+    if stage in SLIDE_STAGES:
+        return slides
+    if stage == "heatmap":  # a slide without features has been reported where it failed
+        return [slide_id for slide_id in slides if run.features(settings.extract.encoder, slide_id).exists()]
     if stage == "train":
         folds = range(settings.split.folds)
         return [fold_key(fold, seed) for fold in folds for seed in settings.train.seeds]

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import time
-from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from pathpipe.encoders.catalogue import encoder_record
 from pathpipe.encoders.encoder import Encoder
 from pathpipe.encoders.load import encoder_identity, load_encoder
-from pathpipe.errors import StoreError
+from pathpipe.errors import MissingError, StoreError
 from pathpipe.progress import Progress
 from pathpipe.provenance import read_provenance
 from pathpipe.run import Run
-from pathpipe.settings import ExtractSettings, RunSettings
+from pathpipe.settings import RunSettings
 from pathpipe.slides.open import open_slide
-from pathpipe.slides.slide import Slide
-from pathpipe.stages.stage import Job, Made, Stage, sections
-from pathpipe.store.features import check_features, refuse_non_finite, write_features
-from pathpipe.store.rows import RowFile
+from pathpipe.stages.stage import Job, Made, Stage
+from pathpipe.store.features import read_features, refuse_non_finite, write_features
+from pathpipe.store.rows import RowFile, RowLayout
 from pathpipe.tiles.grid import TileGrid
 from pathpipe.tiles.stream import stream_tiles
 from pathpipe.tiles.table import read_tiles
+
+
+def what(settings: RunSettings) -> dict[str, Any]:
+    """Settings that matter; the encoder and its weights are an input, known by content and not by path."""
+    values = settings.model_dump(mode="json", include={"slide", "tissue", "tile", "extract"})
+    return {**values, "extract": {name: v for name, v in values["extract"].items() if name != "weights"}}
 
 
 def inputs(run: Run, key: str, settings: RunSettings) -> dict[str, str]:
@@ -30,5 +36,81 @@ def inputs(run: Run, key: str, settings: RunSettings) -> dict[str, str]:
     made = read_provenance(run.tiles(key))
     if made is None:
         raise StoreError("there is no tile table", where=str(run.tiles(key)), hint="run `pathpipe tile` first")
-    identity = encoder_identity(settings.extract.encoder, settings.extract.weights)
-    return {**made.inputs, "tiles": made.fingerprint, "encoder": identity.fingerprint}
+    return {**made.inputs, "tiles": made.fingerprint, "encoder": _encoder_fingerprint(run, key, settings)}
+
+
+def _encoder_fingerprint(run: Run, key: str, settings: RunSettings) -> str:
+    """Of the encoder; where its weights are out of reach, the one recorded in features that are there already."""
+    try:
+        return encoder_identity(settings.extract.encoder, settings.extract.weights).fingerprint
+    except MissingError:
+        made = read_provenance(run.features(settings.extract.encoder, key))
+        if made is None or settings.extract.weights is not None:
+            raise
+        return made.inputs["encoder"]
+
+
+def make(job: Job) -> Made:
+    """Encode every tile of one slide, going on from rows an earlier attempt committed."""
+    table = read_tiles(job.run.tiles(job.key))
+    settings, execution = job.settings.extract, job.settings.execution
+    encoder = load_encoder(settings.encoder, settings.weights, execution.device, settings.precision)
+    layout = RowLayout(encoder.identity.dim, settings.dtype, job.provenance.fingerprint)
+    half_made = job.run.rows(settings.encoder, job.key)
+    if len(table.grid.xy0):
+        features = _encode(job, table.grid, encoder, RowFile.resume(half_made, layout))
+    else:
+        features = np.empty((0, layout.dim), layout.dtype)
+    write_features(job.target, features, table, encoder.identity.to_dict(), job.provenance)
+    half_made.unlink(missing_ok=True)
+    return _made(len(features), encoder.identity.dim, table.grid.empty_reason)
+
+
+def _encode(job: Job, grid: TileGrid, encoder: Encoder, rows: RowFile) -> npt.NDArray[Any]:
+    total = len(grid.xy0)
+    row = job.run.cohort[job.key]
+    execution = job.settings.execution
+    try:
+        with open_slide(row.path, job.settings.slide.reader) as slide:
+            for batch in stream_tiles(
+                slide, grid.plan, grid.xy0, execution.batch_size, threads=execution.read_threads, start=rows.rows
+            ):
+                block = encoder.embed(batch.pixels).astype(job.settings.extract.dtype)
+                refuse_non_finite(block, grid.xy0[batch.start : batch.start + len(block)])
+                rows.append(block)
+                job.notify(Progress("extract", job.key, rows.rows, total))
+        return rows.read_all()
+    finally:
+        rows.close()
+
+
+def check(path: Path) -> Made:
+    """Read the file back."""
+    features = read_features(path)
+    return _made(len(features.features), features.features.shape[1], features.empty_reason)
+
+
+def preflight(run: Run, settings: RunSettings) -> None:
+    """Weights and device are there before the first slide is opened, if any slide is still to be encoded."""
+    extract = settings.extract
+    encoder_record(extract.encoder)
+    if all(run.features(extract.encoder, slide.slide_id).exists() for slide in run.cohort.slides):
+        return
+    load_encoder(extract.encoder, extract.weights, settings.execution.device, extract.precision)
+
+
+def _made(rows: int, dim: int, empty_reason: str | None) -> Made:
+    return Made("empty" if empty_reason else "done", empty_reason, {"tiles": rows, "dim": dim})
+
+
+STAGE = Stage(
+    name="extract",
+    version=1,
+    packages=("torch", "timm", "numpy", "h5py"),
+    what=what,
+    inputs=inputs,
+    output=lambda run, key, settings: run.features(settings.extract.encoder, key),
+    make=make,
+    check=check,
+    preflight=preflight,
+)

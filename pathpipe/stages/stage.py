@@ -59,6 +59,7 @@ class Stage:
         output: Where its artefact lies.
         make: Write `job.target`.
         check: Validate an artefact's content; raises StoreError.
+        preflight: Raise now what would fail every unit, e.g. missing weights.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Stage:
     output: Callable[[Run, str, RunSettings], Path]
     make: Callable[[Job], Made]
     check: Callable[[Path], Made]
+    preflight: Callable[[Run, RunSettings], None] | None = None
 
     def provenance(self, run: Run, key: str, settings: RunSettings) -> Provenance:
         """What a current artefact of this unit would say of itself."""

@@ -22,9 +22,7 @@ def inputs(run: Run, key: str, settings: RunSettings) -> dict[str, str]:
     made = read_provenance(run.tissue(key))
     if not slide.path.exists():
         if made is None:
-            raise SlideError(
-                "there is no such file", where=str(slide.path), hint="correct `path` in the cohort table"
-            )
+            raise SlideError("there is no such file", where=str(slide.path), hint="correct `path` in the cohort table")
         digest = made.inputs["slide"]
     else:
         digest = slide_fingerprint(slide.path)

@@ -1,4 +1,4 @@
-"""The native feature file: HDF5, contiguous and uncompressed, that CLAM and TRIDENT open (docs/formats.md, features)."""
+"""The native feature file: contiguous HDF5 that CLAM and TRIDENT open (docs/formats.md, features)."""
 
 from __future__ import annotations
 

@@ -121,5 +121,7 @@ def _plan_facts(plan: Any) -> dict[str, Any]:
         "tile px": plan.tile_px,
         "overlap px": plan.overlap_px,
         "read": f"{plan.read_px[0]} x {plan.read_px[1]} px of level {plan.level}",
-        "CLAM's field of view": "right" if plan.read_px[0] == plan.tile_px else "see docs/formats.md: a resize is needed",
+        "CLAM's field of view": "right"
+        if plan.read_px[0] == plan.tile_px
+        else "see docs/formats.md: a resize is needed",
     }

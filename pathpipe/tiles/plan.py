@@ -56,9 +56,7 @@ class ReadPlan:
     @classmethod
     def from_dict(cls, value: dict[str, Any]) -> ReadPlan:
         """Inverse of `to_dict`."""
-        values: dict[str, Any] = {
-            name: tuple(item) if isinstance(item, list) else item for name, item in value.items()
-        }
+        values: dict[str, Any] = {name: tuple(item) if isinstance(item, list) else item for name, item in value.items()}
         return cls(**values)
 
 
@@ -103,8 +101,6 @@ def plan_read(slide: Slide, mpp: Mpp, settings: TileSettings) -> ReadPlan:
 def _level_for(slide: Slide, mpp: Mpp, target: float) -> Level:
     limit = target * (1 + TOLERANCE)
     fits = [
-        level
-        for level in slide.levels
-        if mpp.x * level.downsample[0] <= limit and mpp.y * level.downsample[1] <= limit
+        level for level in slide.levels if mpp.x * level.downsample[0] <= limit and mpp.y * level.downsample[1] <= limit
     ]
     return max(fits, key=lambda level: level.downsample) if fits else slide.levels[0]

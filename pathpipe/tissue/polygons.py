@@ -86,9 +86,7 @@ def write_tissue(path: Path, mask: TissueMask, provenance: Provenance) -> None:
         },
         "provenance": provenance.to_dict(),
     }
-    path.write_text(
-        json.dumps({"type": "FeatureCollection", "features": features, "pathpipe": own}), encoding="utf-8"
-    )
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features, "pathpipe": own}), encoding="utf-8")
 
 
 def read_tissue(path: Path) -> TissueMask:
@@ -127,9 +125,7 @@ def read_polygons(content: dict[str, Any]) -> list[list[Ring]]:
     polygons: list[list[Ring]] = []
     for feature in content["features"]:
         geometry = feature["geometry"]
-        many = {"Polygon": [geometry["coordinates"]], "MultiPolygon": geometry["coordinates"]}.get(
-            geometry["type"], []
-        )
+        many = {"Polygon": [geometry["coordinates"]], "MultiPolygon": geometry["coordinates"]}.get(geometry["type"], [])
         polygons.extend([np.asarray(ring, np.float64)[:-1, :2] for ring in rings] for rings in many if rings)
     return polygons
 

@@ -112,9 +112,7 @@ def make_splits(labels: Mapping[str, str], settings: SplitSettings) -> Splits:
     Raises:
         CohortError: One class only, or a class with fewer patients than folds.
     """
-    classes = {
-        name: sorted(p for p, label in labels.items() if label == name) for name in sorted(set(labels.values()))
-    }
+    classes = {name: sorted(p for p, label in labels.items() if label == name) for name in sorted(set(labels.values()))}
     _refuse_small(classes, settings)
     test_fold: dict[str, int] = {}
     for members in classes.values():

@@ -90,9 +90,7 @@ def _mpp(properties: Mapping[str, str]) -> Mpp | None:
     if x is None or y is None:
         return None
     vendor = properties.get(openslide.PROPERTY_NAME_VENDOR, "")
-    source = {"generic-tiff": "TIFF resolution tags", "dicom": "DICOM pixel spacing"}.get(
-        vendor, f"{vendor} property"
-    )
+    source = {"generic-tiff": "TIFF resolution tags", "dicom": "DICOM pixel spacing"}.get(vendor, f"{vendor} property")
     return Mpp(x, y, source)
 
 

@@ -36,9 +36,7 @@ class TiffSlideSlide(Closing):
         self._lock = threading.Lock()
         self._pid = os.getpid()
         self._handle = _open(path)
-        self.properties = {
-            str(key): str(value) for key, value in self._handle.properties.items() if value is not None
-        }
+        self.properties = {str(key): str(value) for key, value in self._handle.properties.items() if value is not None}
         self.vendor = self.properties.get("tiffslide.vendor", "ome-tiff" if facts.ome else "tiff")
         self.levels = make_levels([(int(w), int(h)) for w, h in self._handle.level_dimensions])
         self.size0 = self.levels[0].size_px

@@ -1,0 +1,75 @@
+"""`pathpipe encoders` and `pathpipe models`: what there is, and all that is known of one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+FormOption = Annotated[str, typer.Option("--form", help="table, csv or json", metavar="table|csv|json")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the app."""
+    app.command("encoders")(encoders)
+    app.command("models")(models)
+
+
+def encoders(
+    name: Annotated[str | None, typer.Argument(help="One encoder, or timm:NAME, in full")] = None,
+    form: FormOption = "table",
+) -> None:
+    """List the encoders, or show one: architecture, input, licence, where its weights come from."""
+    from pathpipe.cli.tables import print_table
+    from pathpipe.encoders.catalogue import encoder_names, encoder_record
+
+    if name is not None:
+        record = encoder_record(name).model_dump(mode="json")
+        print_table(["field", "value"], [[field, _text(value)] for field, value in record.items()], form)
+        return
+    rows = []
+    for known in encoder_names():
+        record_ = encoder_record(known)
+        size = f"{record_.parameters / 1e6:.0f}M"
+        mpp = "" if record_.mpp is None else f"{record_.mpp:g}"
+        gated = "gated" if record_.gated else ""
+        rows.append([known, record_.dim, size, record_.input_px, mpp, record_.domain, record_.licence, gated])
+    print_table(["encoder", "dim", "size", "input px", "um/px", "domain", "licence", "access"], rows, form)
+
+
+def models(
+    name: Annotated[str | None, typer.Argument(help="One model, with its options")] = None,
+    form: FormOption = "table",
+) -> None:
+    """List the MIL models, or show one: idea, paper, options."""
+    from pathpipe.cli.tables import print_table
+    from pathpipe.mil.registry import MODELS, model_class
+
+    if name is not None:
+        model = model_class(name)
+        rows: list[list[Any]] = [[f.name, getattr(model.card, f.name)] for f in _fields(model.card)]
+        rows += [
+            [f"-s {option}={_text(field.get_default(call_default_factory=True))}", field.description or ""]
+            for option, field in model.Options.model_fields.items()
+        ]
+        print_table(["field", "value"], rows, form)
+        return
+    rows = []
+    for known in MODELS.names():
+        card = model_class(known).card
+        rows.append([known, card.summary, "yes" if card.attention else "no", card.paper, MODELS.source(known)])
+    print_table(["model", "idea", "attention", "paper", "from"], rows, form)
+
+
+def _fields(card: Any) -> Any:
+    from dataclasses import fields
+
+    return fields(card)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key}={item}" for key, item in value.items() if item is not None)
+    if isinstance(value, list | tuple):
+        return ", ".join(str(item) for item in value)
+    return "" if value is None else str(value)

@@ -1,0 +1,91 @@
+"""The catalogue: names to records. Built-in entries, any timm model as `timm:NAME`, and those of other packages."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import yaml
+from pydantic import ValidationError
+
+from pathpipe.encoders.encoder import EncoderRecord, WeightsSource
+from pathpipe.errors import SettingsError
+from pathpipe.registry import Registry, suggest
+
+TIMM = "timm:"
+PLUGINS = Registry("encoder", {})
+_FILE = Path(__file__).with_name("catalogue.yaml")
+
+
+@cache
+def _builtin() -> dict[str, EncoderRecord]:
+    entries = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
+    return {name: EncoderRecord(name=name, **entry) for name, entry in entries.items()}
+
+
+def encoder_names() -> list[str]:
+    """All names but `timm:NAME`, which has no end."""
+    return [*_builtin(), *PLUGINS.names()]
+
+
+def encoder_record(name: str) -> EncoderRecord:
+    """The record of a name; nothing is loaded or downloaded.
+
+    Raises:
+        SettingsError: There is no such encoder, or a plug-in offers something else than an `EncoderRecord`.
+    """
+    if name in _builtin():
+        return _builtin()[name]
+    if name.startswith(TIMM):
+        return _timm_record(name)
+    if name in PLUGINS:
+        record = PLUGINS[name]
+        if not isinstance(record, EncoderRecord):
+            raise SettingsError(
+                f"encoder `{name}` of package {PLUGINS.source(name)} is a {type(record).__name__}",
+                hint="an entry point of group pathpipe.encoders must name an EncoderRecord",
+            )
+        return record
+    raise SettingsError(
+        f"there is no encoder `{name}`", hint=f"{suggest(name, encoder_names())}; any timm model is `timm:NAME`"
+    )
+
+
+@cache
+def _timm_record(name: str) -> EncoderRecord:
+    import timm
+    import torch
+
+    architecture = name.removeprefix(TIMM)
+    if not timm.is_model(architecture):
+        close = suggest(architecture.partition(".")[0], timm.list_models())
+        raise SettingsError(f"timm has no model `{architecture}`", hint=close[:200])
+    with torch.device("meta"):  # shapes only: no memory, no time
+        model = timm.create_model(architecture, pretrained=False, num_classes=0)
+    config = model.pretrained_cfg
+    token = getattr(model, "global_pool", None) == "token"
+    hub = config.get("hf_hub_id")
+    weights = (
+        WeightsSource(hub=hub, file="model.safetensors")
+        if hub
+        else WeightsSource(manual="timm names no published weights for this architecture")
+    )
+    try:
+        return EncoderRecord(
+            name=name,
+            architecture=architecture,
+            arguments={"num_classes": 0},
+            dim=model.num_features,
+            parameters=sum(parameter.numel() for parameter in model.parameters()),
+            input_px=config["input_size"][-1],
+            mean=config["mean"],
+            std=config["std"],
+            interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
+            pooling="token" if token else "average",
+            weights=weights,
+            licence=config.get("license") or "not stated by timm",
+            domain="as its training data",
+            caution="a general-purpose network unless you give pathology weights with --weights",
+        )
+    except ValidationError as error:
+        raise SettingsError(f"`{name}` can't be used as an encoder: {error.errors()[0]['msg']}") from None

@@ -1,0 +1,133 @@
+"""Metrics of classification: plain arrays in, numbers out, NaN where a number has no meaning.
+
+Every function takes weights, so that a bootstrap draw is a vector of counts and thousands of draws are one matrix
+product: a patient drawn twice weighs 2. Shapes: `targets` (P,), `probabilities` (P, C), `weights` (K, P) -> (K,).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+Binary = Callable[[npt.NDArray[np.bool_], Floats, Floats], Floats]
+
+
+def auroc(targets: Ints, probabilities: Floats, weights: Floats) -> Floats:
+    """Area under the ROC curve; ties count half. Binary: of class 1. More classes: mean of one against the rest.
+
+    Reference: Hanley & McNeil (1982), Radiology 143, 29-36 (the Mann-Whitney form).
+    """
+    return _mean_over_classes(_auroc_binary, targets, probabilities, weights)
+
+
+def auprc(targets: Ints, probabilities: Floats, weights: Floats) -> Floats:
+    """Average precision, sum of (recall step x precision), ties taken together. More classes: mean one against rest."""
+    return _mean_over_classes(_average_precision, targets, probabilities, weights)
+
+
+def _mean_over_classes(one: Binary, targets: Ints, probabilities: Floats, weights: Floats) -> Floats:
+    classes = probabilities.shape[1]
+    columns = [1] if classes == 2 else range(classes)
+    values = [one(targets == column, probabilities[:, column], weights) for column in columns]
+    return np.asarray(np.mean(values, axis=0))
+
+
+def _auroc_binary(positive: npt.NDArray[np.bool_], score: Floats, weights: Floats) -> Floats:
+    order = np.argsort(score, kind="stable")
+    score, positive, weights = score[order], positive[order], weights[:, order]
+    w_pos, w_neg = weights * positive, weights * ~positive
+    starts = np.flatnonzero(np.r_[True, score[1:] != score[:-1]])  # one group per distinct score
+    pos, neg = np.add.reduceat(w_pos, starts, axis=1), np.add.reduceat(w_neg, starts, axis=1)  # (K, G)
+    below = np.cumsum(neg, axis=1) - neg
+    wins = (pos * (below + neg / 2)).sum(axis=1)
+    pairs = w_pos.sum(axis=1) * w_neg.sum(axis=1)
+    return _ratio(wins, pairs)
+
+
+def _average_precision(positive: npt.NDArray[np.bool_], score: Floats, weights: Floats) -> Floats:
+    order = np.argsort(-score, kind="stable")
+    score, positive, weights = score[order], positive[order], weights[:, order]
+    starts = np.flatnonzero(np.r_[True, score[1:] != score[:-1]])
+    hits = np.add.reduceat(weights * positive, starts, axis=1)
+    taken = np.cumsum(np.add.reduceat(weights, starts, axis=1), axis=1)
+    found = np.cumsum(hits, axis=1)
+    precision = np.divide(found, taken, out=np.zeros_like(found), where=taken > 0)
+    return _ratio((hits * precision).sum(axis=1), found[:, -1])
+
+
+def accuracy(targets: Ints, predicted: Ints, weights: Floats) -> Floats:
+    """Share of right predictions. `predicted` is (P,)."""
+    return _ratio(weights @ (predicted == targets), weights.sum(axis=1))
+
+
+def recalls(targets: Ints, predicted: Ints, weights: Floats, classes: int) -> Floats:
+    """(K, C) share of each class that is found; NaN for a class that is absent."""
+    columns = [
+        _ratio(weights @ ((targets == c) & (predicted == c)), weights @ (targets == c).astype(float))
+        for c in range(classes)
+    ]
+    return np.stack(columns, axis=1)
+
+
+def balanced_accuracy(targets: Ints, predicted: Ints, weights: Floats, classes: int) -> Floats:
+    """Mean recall over classes; NaN when one is absent."""
+    return np.asarray(recalls(targets, predicted, weights, classes).mean(axis=1))
+
+
+def f1_macro(targets: Ints, predicted: Ints, weights: Floats, classes: int) -> Floats:
+    """Mean over classes of 2 TP / (2 TP + FP + FN); a class neither true nor predicted counts as NaN."""
+    columns = []
+    for c in range(classes):
+        hit = weights @ ((targets == c) & (predicted == c))
+        total = weights @ (targets == c).astype(float) + weights @ (predicted == c).astype(float)
+        columns.append(_ratio(2 * hit, total))
+    return np.asarray(np.mean(columns, axis=0))
+
+
+def brier(targets: Ints, probabilities: Floats, weights: Floats) -> Floats:
+    """Mean squared error of the probabilities. Binary: of class 1 (0 to 1). More classes: summed (0 to 2).
+
+    Reference: Brier (1950), Monthly Weather Review 78, 1-3.
+    """
+    truth = np.eye(probabilities.shape[1])[targets]
+    errors = np.square(probabilities - truth).sum(axis=1)
+    errors = errors / 2 if probabilities.shape[1] == 2 else errors
+    return _ratio(weights @ errors, weights.sum(axis=1))
+
+
+def log_loss(targets: Ints, probabilities: Floats, weights: Floats) -> Floats:
+    """Mean negative log-likelihood, nats; probabilities are kept 1e-15 away from 0."""
+    likely = np.clip(probabilities[np.arange(len(targets)), targets], 1e-15, 1)
+    return _ratio(weights @ -np.log(likely), weights.sum(axis=1))
+
+
+def confusion(targets: Ints, predicted: Ints, classes: int) -> Ints:
+    """(C, C) counts: rows are truth, columns are predictions."""
+    return np.bincount(targets * classes + predicted, minlength=classes**2).reshape(classes, classes).astype(np.int64)
+
+
+def youden_threshold(targets: Ints, score: Floats) -> float | None:
+    """The threshold on the probability of class 1 with the largest sensitivity + specificity - 1.
+
+    Midway between two neighbouring scores; of several, the one nearest to 0.5. None when a class is absent.
+
+    Reference: Youden (1950), Cancer 3, 32-35.
+    """
+    if len(np.unique(targets)) < 2:
+        return None
+    distinct = np.unique(score)
+    cuts = np.r_[distinct[0] / 2, (distinct[1:] + distinct[:-1]) / 2]
+    positive = targets == 1
+    above = score[:, None] > cuts[None]  # (P, T)
+    gain = above[positive].mean(axis=0) - above[~positive].mean(axis=0)
+    best = np.flatnonzero(gain >= gain.max() - 1e-12)
+    return float(cuts[best[np.argmin(np.abs(cuts[best] - 0.5))]])
+
+
+def _ratio(top: Floats, bottom: Floats) -> Floats:
+    top, bottom = np.asarray(top, np.float64), np.asarray(bottom, np.float64)
+    return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)

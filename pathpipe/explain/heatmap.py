@@ -1,0 +1,117 @@
+"""Heatmaps: scores painted over a slide, beside the slide and its truth."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+import numpy.typing as npt
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from pathpipe.explain.scores import Scores
+from pathpipe.settings import HeatmapSettings
+from pathpipe.slides.slide import Mpp
+from pathpipe.tissue.overlay import format_um, scale_bar_um
+from pathpipe.tissue.polygons import Ring
+from pathpipe.tissue.thumbnail import Thumbnail
+
+Floats = npt.NDArray[np.float64]
+_DPI = 100
+_TRUTH = "#00c8a0"
+
+
+@dataclass(frozen=True, eq=False)
+class Canvas:
+    """What a heatmap is painted on.
+
+    Attributes:
+        thumbnail: The slide.
+        mpp: Of level 0.
+        side0: (width, height) of a tile, level-0 px.
+        truth: Polygons in level-0 px.
+    """
+
+    thumbnail: Thumbnail
+    mpp: Mpp
+    side0: tuple[float, float]
+    truth: list[list[Ring]]
+
+
+def paint(xy0: npt.NDArray[np.int64], values: Floats, side0: tuple[float, float], canvas: Thumbnail) -> Floats:
+    """Values of tiles as a picture; where tiles overlap, their mean.
+
+    A tile adds +v and -v at its four corners of a difference array, and two cumulative sums fill it: the cost is that
+    of the picture, not of tiles times their area.
+
+    Returns:
+        (H, W) of the thumbnail, NaN where there is no tile.
+    """
+    height, width = canvas.pixels.shape[:2]
+    scale0 = np.asarray(canvas.scale0)
+    start = np.clip(np.round(xy0 / scale0), 0, [width, height]).astype(np.intp)
+    end = np.clip(np.round((xy0 + np.asarray(side0)) / scale0), 0, [width, height]).astype(np.intp)
+    total, count = np.zeros((2, height + 1, width + 1))
+    for target, value in ((total, values), (count, np.ones(len(xy0)))):
+        np.add.at(target, (start[:, 1], start[:, 0]), value)
+        np.add.at(target, (end[:, 1], end[:, 0]), value)
+        np.add.at(target, (start[:, 1], end[:, 0]), -value)
+        np.add.at(target, (end[:, 1], start[:, 0]), -value)
+    total, count = (array.cumsum(0).cumsum(1)[:height, :width] for array in (total, count))
+    return np.where(count > 0.5, total / np.maximum(count, 1), np.nan)
+
+
+def draw_heatmap(canvas: Canvas, scores: Scores, title: str, settings: HeatmapSettings) -> bytes:
+    """Two panels: the slide with the truth outlined, and the scores over it.
+
+    Returns:
+        A PNG file; equal input gives equal bytes.
+    """
+    values = scores.ranks() if settings.scale == "percentile" else scores.score
+    painted = paint(scores.xy0, values, canvas.side0, canvas.thumbnail)
+    height, width = canvas.thumbnail.pixels.shape[:2]
+    panel = settings.width_px / 2 / _DPI
+    figure = Figure(figsize=(2 * panel + 0.9, panel * height / width + 0.75), dpi=_DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    for axes in (left, right):
+        axes.imshow(canvas.thumbnail.pixels, interpolation="lanczos")
+        axes.set_xlim(-0.5, width - 0.5)
+        axes.set_ylim(height - 0.5, -0.5)
+        axes.set_axis_off()
+        _outline(axes, canvas)
+    colours = matplotlib.colormaps[settings.colours]
+    low, high = (0.0, 1.0) if settings.scale == "percentile" else (float(values.min()), float(values.max()))
+    image = right.imshow(painted, cmap=colours, vmin=low, vmax=high, alpha=settings.opacity, interpolation="nearest")
+    bar = figure.colorbar(image, ax=right, fraction=0.035, pad=0.015)
+    bar.set_label(f"{scores.kind}, {'rank within the slide' if settings.scale == 'percentile' else 'raw'}")
+    if bar.solids is not None:
+        bar.solids.set_alpha(1)
+    _scale_bar(left, canvas)
+    left.set_title("slide" + (" with the true regions outlined" if canvas.truth else ""), fontsize=10)
+    right.set_title(scores.kind, fontsize=10)
+    figure.suptitle(title, fontsize=12)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _outline(axes: Axes, canvas: Canvas) -> None:
+    for rings in canvas.truth:
+        for ring in rings:
+            closed = np.vstack([ring, ring[:1]]) / np.asarray(canvas.thumbnail.scale0) - 0.5
+            axes.plot(closed[:, 0], closed[:, 1], color="black", linewidth=2.6)
+            axes.plot(closed[:, 0], closed[:, 1], color=_TRUTH, linewidth=1.5)
+
+
+def _scale_bar(axes: Axes, canvas: Canvas) -> None:
+    height, width = canvas.thumbnail.pixels.shape[:2]
+    um_px = canvas.thumbnail.scale0[0] * canvas.mpp.x
+    length_um = scale_bar_um(width * um_px / 5)
+    x, y = width * 0.03, height * 0.97
+    axes.plot([x, x + length_um / um_px], [y, y], color="white", linewidth=5, solid_capstyle="butt")
+    axes.plot([x, x + length_um / um_px], [y, y], color="black", linewidth=3, solid_capstyle="butt")
+    axes.text(x, y - height * 0.015, format_um(length_um), ha="left", va="bottom", fontsize=9)
