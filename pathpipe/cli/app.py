@@ -21,7 +21,7 @@ app = typer.Typer(
     help="Whole-slide images in, an honestly evaluated slide-level model out.",
     no_args_is_help=True,
     add_completion=False,
-    rich_markup_mode="markdown",
+    rich_markup_mode="rich",
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )

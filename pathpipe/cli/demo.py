@@ -40,7 +40,7 @@ def demo(
     settings = out / "demo.yaml"
     shutil.copyfile(DEMO_SETTINGS, settings)
     run = out / "run"
-    run_stage("heatmap", Request(source=None, out=run, config=settings, quiet=quiet), {})
+    run_stage("report", Request(source=None, out=run, config=settings, quiet=quiet), {})
     _say_where(out, run, time.monotonic() - started)
 
 

@@ -15,21 +15,23 @@ from pathpipe.errors import SettingsError
 from pathpipe.settings import RunSettings
 
 _SHORT = {"train.model_settings": "-s"}
-_NEVER = {"cohort"}
+# Where two sections have a field of one name, the bare option belongs to this one; the other's carries its section.
+_OWNERS = {"mpp": "tile", "seed": "split"}
 
 
 def with_settings(*sections: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command an option for every field of `sections`; the command's own section comes first.
+    """Give a command an option for every field of `sections`, in that order.
 
-    Options of the first section are called by their field (`--mpp`), those of stages before it carry their section
-    (`--tile-mpp`). The command receives the values that were typed as one nested mapping, `given`.
+    An option has the same name in every command: its field's, preceded by its section's only where another section
+    owns the bare name (`--mpp` is the tiles', `--tissue-mpp` the mask's). The command receives the values that were
+    typed as one nested mapping, `given`.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         fields = {
-            parameter: (section, name)
+            _flag(section, name).removeprefix("--").replace("-", "_"): (section, name)
             for section in sections
-            for name, parameter in _parameters(section, bare=section in (sections[0], "slide", "execution"))
+            for name in _section(section).model_fields
         }
 
         def wrapper(**values: Any) -> None:
@@ -54,20 +56,15 @@ def with_settings(*sections: str) -> Callable[[Callable[..., None]], Callable[..
 def origins(given: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
     """Typed values as layers, each named after the option it came from."""
     return [
-        (_flag(section, name, bare=False), {section: {name: value}})
+        (_flag(section, name), {section: {name: value}})
         for section, values in given.items()
         for name, value in values.items()
     ]
 
 
-def _parameters(section: str, bare: bool) -> list[tuple[str, str]]:
-    names = list(_section(section).model_fields)
-    return [(name, _flag(section, name, bare).removeprefix("--").replace("-", "_")) for name in names]
-
-
-def _flag(section: str, name: str, bare: bool) -> str:
-    full = name if bare or name.startswith(f"{section}_") else f"{section}_{name}"
-    return "--" + full.replace("_", "-")
+def _flag(section: str, name: str) -> str:
+    bare = _OWNERS.get(name, section) == section
+    return "--" + (name if bare else f"{section}_{name}").replace("_", "-")
 
 
 def _section(section: str) -> Any:
@@ -86,8 +83,8 @@ def _option(parameter: str, section: str, name: str) -> inspect.Parameter:
         None,
         *flags,
         *([short] if short else []),
-        help=field.description,
-        show_default=_shown(default),
+        help=(field.description or "") + _shown(default),
+        show_default=False,
         metavar=metavar,
         rich_help_panel=f"{section.capitalize()} settings",
     )
@@ -117,14 +114,16 @@ def _metavar(annotation: Any) -> str | None:
     return None
 
 
-def _shown(default: Any) -> str | bool:
+def _shown(default: Any) -> str:
     if default is None or default == {}:
-        return False
+        return ""
     if isinstance(default, list):
-        return ",".join(str(item) for item in default)
-    if isinstance(default, bool):
-        return "yes" if default else "no"
-    return f"{default:g}" if isinstance(default, float) else str(default)
+        text = ",".join(str(item) for item in default)
+    elif isinstance(default, bool):
+        text = "yes" if default else "no"
+    else:
+        text = f"{default:g}" if isinstance(default, float) else str(default)
+    return f" (default: {text})"
 
 
 def _parse(section: str, name: str, value: Any) -> Any:

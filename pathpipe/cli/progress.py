@@ -76,7 +76,8 @@ class Display(Listener):
             if key in self._inner:
                 self._bars.remove_task(self._inner.pop(key))
             self._bars.advance(self._total)
-        if not self.quiet and (self._bars is None or not receipts[-1].ok):
+        quiet = self.quiet or receipts[-1].state == "current" or (self._bars is not None and receipts[-1].ok)
+        if not quiet:
             self.console.print(unit_line(key, receipts, self.console.is_terminal), highlight=False, soft_wrap=True)
 
     def _end_bars(self) -> None:

@@ -69,7 +69,11 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
 
 def _grouped(receipts: Sequence[Receipt]) -> list[tuple[str, Receipt]]:
     groups: dict[tuple[str, str, str | None], list[Receipt]] = {}
+    said: set[tuple[str, str | None]] = set()
     for receipt in receipts:
+        if (receipt.key, receipt.reason) in said:  # an empty slide is empty in every stage: once is enough
+            continue
+        said.add((receipt.key, receipt.reason))
         groups.setdefault((receipt.stage, receipt.state, receipt.reason), []).append(receipt)
     named = []
     for members in groups.values():

@@ -1,0 +1,1 @@
+"""Report: one offline HTML page that shows a whole run."""

@@ -129,7 +129,7 @@ class Execution(Settings):
 
     workers: int = Field(0, ge=0, description="Processes over slides (0: chosen from the cores)")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
-    batch_size: int = Field(64, ge=1, description="Tiles per forward pass")
+    tiles_per_batch: int = Field(64, ge=1, description="Tiles per forward pass")
     read_threads: int = Field(2, ge=1, description="Threads that read and decode tiles")
     stale: Literal["refuse", "remake", "keep"] = Field(
         "refuse", description="Results made from other settings or inputs: refuse, remake or keep them"
@@ -141,6 +141,7 @@ class RunSettings(Settings):
     """All sections together: the content of a YAML file and of a run's own settings.yaml."""
 
     cohort: str | None = Field(None, description="Cohort table, folder of slides or one slide")
+    notice: str | None = Field(None, description="A sentence that stands above the report")
     slide: SlideSettings = SlideSettings()
     tissue: TissueSettings = TissueSettings()
     tile: TileSettings = TileSettings()

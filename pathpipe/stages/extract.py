@@ -18,7 +18,7 @@ from pathpipe.run import Run
 from pathpipe.settings import RunSettings
 from pathpipe.slides.open import open_slide
 from pathpipe.stages.stage import Job, Made, Stage
-from pathpipe.store.features import read_features, refuse_non_finite, write_features
+from pathpipe.store.features import read_header, refuse_non_finite, write_features
 from pathpipe.store.rows import RowFile, RowLayout
 from pathpipe.tiles.grid import TileGrid
 from pathpipe.tiles.stream import stream_tiles
@@ -63,7 +63,7 @@ def make(job: Job) -> Made:
         features = np.empty((0, layout.dim), layout.dtype)
     write_features(job.target, features, table, encoder.identity.to_dict(), job.provenance)
     half_made.unlink(missing_ok=True)
-    return _made(len(features), encoder.identity.dim, table.grid.empty_reason)
+    return _made(len(features), table.grid.empty_reason)
 
 
 def _encode(job: Job, grid: TileGrid, encoder: Encoder, rows: RowFile) -> npt.NDArray[Any]:
@@ -73,7 +73,7 @@ def _encode(job: Job, grid: TileGrid, encoder: Encoder, rows: RowFile) -> npt.ND
     try:
         with open_slide(row.path, job.settings.slide.reader) as slide:
             for batch in stream_tiles(
-                slide, grid.plan, grid.xy0, execution.batch_size, threads=execution.read_threads, start=rows.rows
+                slide, grid.plan, grid.xy0, execution.tiles_per_batch, threads=execution.read_threads, start=rows.rows
             ):
                 block = encoder.embed(batch.pixels).astype(job.settings.extract.dtype)
                 refuse_non_finite(block, grid.xy0[batch.start : batch.start + len(block)])
@@ -86,8 +86,8 @@ def _encode(job: Job, grid: TileGrid, encoder: Encoder, rows: RowFile) -> npt.ND
 
 def check(path: Path) -> Made:
     """Read the file back."""
-    features = read_features(path)
-    return _made(len(features.features), features.features.shape[1], features.empty_reason)
+    header, rows = read_header(path)
+    return _made(rows, header.empty_reason)
 
 
 def preflight(run: Run, settings: RunSettings) -> None:
@@ -99,8 +99,8 @@ def preflight(run: Run, settings: RunSettings) -> None:
     load_encoder(extract.encoder, extract.weights, settings.execution.device, extract.precision)
 
 
-def _made(rows: int, dim: int, empty_reason: str | None) -> Made:
-    return Made("empty" if empty_reason else "done", empty_reason, {"tiles": rows, "dim": dim})
+def _made(rows: int, empty_reason: str | None) -> Made:
+    return Made("empty" if empty_reason else "done", empty_reason, {"tiles": rows})
 
 
 STAGE = Stage(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+from pathlib import Path
 
 import cv2
+import matplotlib
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
@@ -81,7 +83,7 @@ def _with_footer(picture: Pixels, scale0: tuple[float, float], mask: TissueMask,
     canvas = Image.new("RGB", (width, height + 2 * size + size // 2), "white")
     canvas.paste(Image.fromarray(picture), (0, 0))
     draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(size)
+    font = _font(size)
     length_um = scale_bar_um(width * scale0[0] * mask.mpp.x / 5)
     length_px = length_um / (scale0[0] * mask.mpp.x)
     y = height + size * 1.25
@@ -92,6 +94,11 @@ def _with_footer(picture: Pixels, scale0: tuple[float, float], mask: TissueMask,
     text += f" · {pen / 1e6:.2f} mm² pen left out" if pen else ""
     draw.text((width - size, y), text, fill="black", font=font, anchor="rm")
     return np.asarray(canvas)
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which matplotlib brings along: Pillow's own font lacks µ and ²."""
+    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
 def scale_bar_um(at_most_um: float) -> float:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from pathpipe.slides.slide import Pixels
 
 MIN_WIDTH_UM = 24.0  # no nucleus, pigment grain or red cell is as wide; every pen stroke is
-MIN_AREA_UM2 = 60_000.0
+MIN_AREA_UM2 = 20_000.0
 HALO_UM = 48.0  # ink bleeds
 
 

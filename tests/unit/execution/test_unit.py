@@ -98,7 +98,7 @@ def test_stale_policies(run: Run) -> None:
 
 def test_execution_settings_never_make_anything_stale(run: Run) -> None:
     bring_up_to_date(_stage(_write), run, "S1", _settings())
-    other = merge(RunSettings, [("test", {"execution": {"workers": 3, "batch_size": 7}})])[0]
+    other = merge(RunSettings, [("test", {"execution": {"workers": 3, "tiles_per_batch": 7}})])[0]
     assert bring_up_to_date(_stage(_never), run, "S1", other).state == "current"
 
 

@@ -222,9 +222,9 @@ def test_class_weights_move_the_rare_class() -> None:
     skewed = replace(data, roles={**data.roles, "train": tuple(kept)})
     settings = QUICK.model_copy(update={"epochs": 20, "patience": 20, "batch_size": 1})
     means = {
-        on: TASK.scores(
-            train_fold(skewed, TASK, settings.model_copy(update={"class_weights": on}), 0).logits["test"]
-        )[:, 1].mean()
+        on: TASK.scores(train_fold(skewed, TASK, settings.model_copy(update={"class_weights": on}), 0).logits["test"])[
+            :, 1
+        ].mean()
         for on in (True, False)
     }
     assert means[True] > means[False] + 0.1

@@ -1,0 +1,181 @@
+"""Stage `report`: one page from all that a run left."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from pathpipe.encoders.catalogue import encoder_record
+from pathpipe.errors import StoreError
+from pathpipe.evaluation.baseline import NAME as BASELINE
+from pathpipe.fingerprint import fingerprint
+from pathpipe.provenance import read_provenance
+from pathpipe.report.data import HeatmapView, LearningCurve, ReportData, SlideEntry
+from pathpipe.report.page import render_report
+from pathpipe.run import Run
+from pathpipe.settings import RunSettings, to_yaml
+from pathpipe.stages.chain import SLIDE_STAGES, train_name, units
+from pathpipe.stages.evaluate import read_evaluation
+from pathpipe.stages.heatmap import PICTURE, read_summary
+from pathpipe.stages.split import read_splits
+from pathpipe.stages.stage import Job, Made, Stage
+from pathpipe.stages.train import HISTORY, MODEL
+from pathpipe.tiles.table import read_tiles
+from pathpipe.tissue.polygons import read_tissue
+from pathpipe.training.checkpoint import load_checkpoint
+
+GALLERY = 24  # heatmaps in the page; all are in the run's folder
+
+
+def inputs(run: Run, key: str, settings: RunSettings) -> dict[str, str]:
+    """The evaluation, every heatmap, and how each slide ended."""
+    evaluation = read_provenance(run.evaluation(train_name(settings)))
+    if evaluation is None:
+        raise StoreError("there is no evaluation", where=train_name(settings), hint="run `pathpipe evaluate`")
+    heatmaps = {
+        slide_id: made.fingerprint
+        for slide_id in units(run, "heatmap", settings)
+        if (made := read_provenance(run.heatmap(train_name(settings), slide_id))) is not None
+    }
+    endings = {slide.slide_id: list(_ending(run, slide.slide_id)) for slide in run.cohort.slides}
+    return {
+        "evaluation": evaluation.fingerprint,
+        "heatmaps": fingerprint(heatmaps),
+        "slides": fingerprint(endings),
+        "cohort": fingerprint(run.cohort_csv.read_text(encoding="utf-8")),
+    }
+
+
+def make(job: Job) -> Made:
+    """Gather and render."""
+    run, settings = job.run, job.settings
+    name = train_name(settings)
+    found = read_evaluation(run.evaluation(name))
+    data = ReportData(
+        title=f"{settings.split.target} from {len(run.cohort)} slides",
+        target=settings.split.target,
+        notices=_notices(settings),
+        slides=tuple(_slide(run, slide.slide_id, settings) for slide in run.cohort.slides),
+        classes=found.model.classes,
+        split=_split(run, settings, found.model.classes),
+        curves=_curves(run, settings),
+        model_name=settings.train.model,
+        model=found.model,
+        baseline_name=BASELINE,
+        baseline=found.baseline,
+        baseline_note=found.baseline_note,
+        confidence=settings.evaluate.confidence,
+        heatmaps=_heatmaps(run, settings),
+        settings_yaml=to_yaml(settings, leave_out=("execution", "cohort")),
+        made_by=job.provenance.made_by,
+        hashes=_hashes(job),
+    )
+    render_report(data, job.target, job.provenance)
+    return Made(counts={"slides": len(data.slides), "heatmaps": len(data.heatmaps)})
+
+
+def _notices(settings: RunSettings) -> tuple[str, ...]:
+    caution = encoder_record(settings.extract.encoder).caution
+    notices = [settings.notice] if settings.notice else []
+    if caution:
+        notices.append(f"The encoder `{settings.extract.encoder}` is {caution}.")
+    return tuple(notices)
+
+
+def _ending(run: Run, slide_id: str) -> tuple[str, str, str, str]:
+    """(state, stage, reason, hint) of a slide: the first stage that didn't go well."""
+    for stage in SLIDE_STAGES:
+        try:
+            receipt = json.loads(run.receipt(stage, slide_id).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if receipt["state"] in ("failed", "stale", "empty"):
+            return receipt["state"], stage, receipt["reason"] or "", receipt["hint"] or ""
+    return "done", "", "", ""
+
+
+def _slide(run: Run, slide_id: str, settings: RunSettings) -> SlideEntry:
+    row = run.cohort[slide_id]
+    state, stage, reason, hint = _ending(run, slide_id)
+    tissue = read_tissue(run.tissue(slide_id)) if run.tissue(slide_id).exists() else None
+    tiles = len(read_tiles(run.tiles(slide_id)).grid.xy0) if run.tiles(slide_id).exists() else None
+    overlay = run.overlay(slide_id)
+    return SlideEntry(
+        slide_id=slide_id,
+        patient_id=row.patient_id,
+        label=(row.labels or {}).get(settings.split.target, ""),
+        state=state,
+        stage=stage,
+        reason=reason,
+        hint=hint,
+        tiles=tiles,
+        tissue_mm2=tissue.area_um2 / 1e6 if tissue else None,
+        mpp=f"{tissue.mpp.mean:.4g} ({tissue.mpp.source})" if tissue else "",
+        overlay=overlay.read_bytes() if overlay.exists() else None,
+    )
+
+
+def _split(run: Run, settings: RunSettings, classes: tuple[str, ...]) -> tuple[tuple[int, str, tuple[int, ...]], ...]:
+    table = read_splits(run, settings).table
+    labels = table["patient_id"].map(run.cohort.labels_by_patient(settings.split.target))
+    rows = []
+    for fold in sorted(table["fold"].unique()):
+        for role in ("train", "val", "test"):
+            members = labels[(table["fold"] == fold) & (table["role"] == role)]
+            rows.append((int(fold), role, tuple(int((members == name).sum()) for name in classes)))
+    return tuple(rows)
+
+
+def _curves(run: Run, settings: RunSettings) -> tuple[LearningCurve, ...]:
+    curves = []
+    for unit in units(run, "train", settings):
+        folder = run.trained(train_name(settings), unit)
+        history = pd.read_csv(folder / HISTORY)
+        best = load_checkpoint(folder / MODEL).best_epoch
+        name = unit.replace("-", " ")
+        curves.append(LearningCurve(name, tuple(history["train_loss"]), tuple(history["val_loss"]), best))
+    return tuple(curves)
+
+
+def _heatmaps(run: Run, settings: RunSettings) -> tuple[HeatmapView, ...]:
+    views = []
+    for slide_id in units(run, "heatmap", settings):
+        folder = run.heatmap(train_name(settings), slide_id)
+        if not folder.exists() or (summary := read_summary(folder)).get("empty_reason"):
+            continue
+        found = summary["instance_auroc"]
+        caption = f"{slide_id}: {summary['tiles']} tiles, {summary['score']}"
+        if found is not None:
+            caption += f"; it ranks tiles inside the truth with AUROC {float(str(found)):.2f}"
+        views.append((found is None, HeatmapView(slide_id, caption, (folder / PICTURE).read_bytes())))
+    views.sort(key=lambda pair: pair[0])  # slides with truth first, in the cohort's order
+    return tuple(view for _, view in views[:GALLERY])
+
+
+def _hashes(job: Job) -> dict[str, str]:
+    hashes = {f"input {name}": value for name, value in job.provenance.inputs.items()}
+    first = load_checkpoint(job.run.trained(train_name(job.settings), units(job.run, "train", job.settings)[0]) / MODEL)
+    return {**hashes, **{f"encoder {name}": str(value) for name, value in first.encoder.items()}}
+
+
+def check(path: Path) -> Made:
+    """It says what made it, so it was written whole."""
+    if read_provenance(path) is None:
+        raise StoreError("isn't a report of pathpipe", where=str(path))
+    return Made()
+
+
+STAGE = Stage(
+    name="report",
+    version=1,
+    packages=("matplotlib", "jinja2", "torch", "timm", "numpy", "h5py", "openslide-python", "openslide-bin"),
+    what=lambda settings: settings.model_dump(
+        mode="json", exclude={"execution": True, "cohort": True, "extract": {"weights"}}
+    ),
+    inputs=inputs,
+    output=lambda run, key, settings: run.report,
+    make=make,
+    check=check,
+)
