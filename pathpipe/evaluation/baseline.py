@@ -13,6 +13,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from pathpipe.errors import StoreError
 from pathpipe.evaluation.predictions import Predictions
 
 NAME = "colour only (6 numbers)"
@@ -34,7 +35,11 @@ def colour_baseline(
         splits: Columns fold, patient_id, role.
 
     Returns:
-        Predictions of the validation and test patients that have colours.
+        Predictions of the validation and test patients that have colours. A class that a fold's training patients
+        lack gets probability 0 there.
+
+    Raises:
+        StoreError: A fold's training patients have one class, or none.
     """
     index = {name: number for number, name in enumerate(classes)}
     parts = []
@@ -43,17 +48,20 @@ def colour_baseline(
             role: [p for p in members["patient_id"] if p in colour and p in labels]
             for role, members in rows.groupby("role")
         }
+        targets = [index[labels[p]] for p in roles.get("train", [])]
+        if len(set(targets)) < 2:
+            raise StoreError(f"fold {fold} trains on fewer than two classes, so no baseline can be fitted")
         model = make_pipeline(StandardScaler(), LogisticRegression(max_iter=10_000))
-        model.fit(_matrix(colour, roles["train"]), [index[labels[p]] for p in roles["train"]])
+        model.fit(_matrix(colour, roles["train"]), targets)
         for role in ("val", "test"):
-            members = roles[role]
+            members = roles.get(role, [])
             if not members:
                 continue
             probabilities = np.zeros((len(members), len(classes)))
             probabilities[:, model.classes_] = model.predict_proba(_matrix(colour, members))
             logits = np.log(np.clip(probabilities, 1e-12, 1))
-            targets = [labels[p] for p in members]
-            parts.append(Predictions.of(classes, members, targets, logits, probabilities, (int(str(fold)), 0, role)))
+            truth = [labels[p] for p in members]
+            parts.append(Predictions.of(classes, members, truth, logits, probabilities, (int(str(fold)), 0, role)))
     return Predictions.concatenate(parts)
 
 

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
+Counts = npt.NDArray[np.unsignedinteger]
 _CHUNK_BYTES = 64 << 20
 
 
@@ -32,7 +33,7 @@ class Interval:
     note: str | None = None
 
 
-def draw_weights(strata: Ints, draws: int, seed: int) -> Floats:
+def draw_weights(strata: Ints, draws: int, seed: int) -> Counts:
     """How often each patient is drawn.
 
     Patients are drawn with replacement within their stratum (the true class), so every draw has the classes of the data
@@ -42,19 +43,23 @@ def draw_weights(strata: Ints, draws: int, seed: int) -> Floats:
         strata: (P,) stratum of each patient.
 
     Returns:
-        (draws, P) counts as float64.
+        (draws, P) counts, as the smallest unsigned integers that hold them.
 
     Reference: Efron & Tibshirani (1993), An Introduction to the Bootstrap, ch. 13.
     """
     rng = np.random.default_rng(seed)
-    weights = np.zeros((draws, len(strata)))
+    weights = np.zeros((draws, len(strata)), np.min_scalar_type(len(strata)))
+    step = _draws_per_chunk(len(strata))
     for stratum in np.unique(strata):
         members = np.flatnonzero(strata == stratum)
-        weights[:, members] = rng.multinomial(len(members), np.full(len(members), 1 / len(members)), size=draws)
+        even = np.full(len(members), 1 / len(members))
+        for at in range(0, draws, step):
+            size = min(step, draws - at)
+            weights[at : at + size, members] = rng.multinomial(len(members), even, size=size)
     return weights
 
 
-def interval(metric: Callable[[Floats], Floats], weights: Floats, confidence: float) -> Interval:
+def interval(metric: Callable[[Floats], Floats], weights: Counts, confidence: float) -> Interval:
     """Percentile interval of a metric.
 
     Args:
@@ -62,8 +67,8 @@ def interval(metric: Callable[[Floats], Floats], weights: Floats, confidence: fl
         weights: (draws, P) of `draw_weights`.
     """
     value = float(metric(np.ones((1, weights.shape[1])))[0])
-    step = max(1, _CHUNK_BYTES // (8 * max(1, weights.shape[1])))
-    values = np.concatenate([metric(weights[at : at + step]) for at in range(0, len(weights), step)])
+    step = _draws_per_chunk(weights.shape[1])
+    values = np.concatenate([metric(weights[at : at + step].astype(np.float64)) for at in range(0, len(weights), step)])
     values = values[np.isfinite(values)]
     if not np.isfinite(value) or len(values) == 0:
         return Interval(float("nan"), float("nan"), float("nan"), len(values), "a class is absent")
@@ -73,3 +78,7 @@ def interval(metric: Callable[[Floats], Floats], weights: Floats, confidence: fl
     if low == high:
         note = "every draw gives the same value: the interval only says that these patients are all alike to it"
     return Interval(value, float(low), float(high), len(values), note)
+
+
+def _draws_per_chunk(patients: int) -> int:
+    return max(1, _CHUNK_BYTES // (8 * max(1, patients)))

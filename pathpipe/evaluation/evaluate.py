@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pathpipe.errors import StoreError
 from pathpipe.evaluation import metrics
 from pathpipe.evaluation.bootstrap import Interval, draw_weights, interval
 from pathpipe.evaluation.curves import Curve, precision_recall, reliability, roc
@@ -16,6 +17,7 @@ from pathpipe.evaluation.predictions import Pool, Predictions
 from pathpipe.settings import EvaluateSettings
 
 Floats = npt.NDArray[np.float64]
+FEW = 5  # patients of a class below which a percentile interval visibly covers too little
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,13 @@ def evaluate_predictions(predictions: Predictions, settings: EvaluateSettings) -
 
     Every patient is tested once; the folds' test patients are pooled. Classes are predicted by a threshold chosen on
     each fold's validation patients (Youden), never on test.
+
+    Raises:
+        StoreError: No patient was tested.
     """
     val, test = predictions.pooled("val"), predictions.pooled("test")
+    if not test.patients:
+        raise StoreError("there is no test patient to measure", hint="the column `role` says who was tested")
     predicted, thresholds, notes = _predict(val, test)
     weights = draw_weights(test.targets, settings.bootstrap, settings.seed)
     numbers = {
@@ -91,8 +98,20 @@ def evaluate_predictions(predictions: Predictions, settings: EvaluateSettings) -
         confusion=metrics.confusion(test.targets, predicted, len(test.classes)).tolist(),
         thresholds=thresholds,
         curves=_curves(test),
-        notes=tuple(notes),
+        notes=(*_few(test.classes, counts), *notes),
     )
+
+
+def _few(classes: tuple[str, ...], counts: npt.NDArray[np.intp]) -> list[str]:
+    """Warnings of classes too small to say much about."""
+    notes = []
+    for name, count in zip(classes, counts, strict=True):
+        if count == 0:
+            notes.append(f"no test patient is `{name}`: numbers that need one are undefined")
+        elif count < FEW:
+            many = "patients are" if count > 1 else "patient is"
+            notes.append(f"only {count} test {many} `{name}`: the intervals are narrower than the truth")
+    return notes
 
 
 def _predict(val: Pool, test: Pool) -> tuple[npt.NDArray[np.int64], dict[int, float], list[str]]:
@@ -105,7 +124,7 @@ def _predict(val: Pool, test: Pool) -> tuple[npt.NDArray[np.int64], dict[int, fl
         threshold = metrics.youden_threshold(val.targets[of_val], val.probabilities[of_val, 1])
         if threshold is None:
             threshold = 0.5
-            notes.append(f"fold {fold}: validation has one class only, so the threshold is 0.5")
+            notes.append(f"fold {fold}: its validation patients lack a class, so the threshold is 0.5")
         thresholds[int(fold)] = threshold
         predicted[of_test] = test.probabilities[of_test, 1] > threshold
     return predicted, thresholds, notes

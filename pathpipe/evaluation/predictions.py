@@ -14,6 +14,7 @@ import pandas as pd
 from pathpipe.errors import StoreError
 
 KEYS = ("patient_id", "fold", "seed", "role", "target")
+ROLES = ("val", "test")
 Floats = npt.NDArray[np.float64]
 
 
@@ -76,15 +77,10 @@ class Predictions:
         """Read a CSV table.
 
         Raises:
-            StoreError: Columns are missing, or a probability isn't a number.
+            StoreError: Columns are missing, a number isn't one, or rows contradict each other.
         """
         try:
-            table = pd.read_csv(
-                path,
-                dtype={"patient_id": str, "role": str, "target": str},
-                keep_default_na=False,
-                float_precision="round_trip",
-            )
+            table = pd.read_csv(path, dtype=str, keep_default_na=False)
         except (OSError, ValueError) as error:
             raise StoreError(f"can't be read as predictions: {error}", where=str(path)) from None
         classes = tuple(name.removeprefix("p_") for name in table.columns if name.startswith("p_"))
@@ -93,16 +89,21 @@ class Predictions:
             raise StoreError(
                 f"is no table of predictions: it lacks {', '.join(missing) or 'p_<class> columns'}", where=str(path)
             )
-        try:
-            numbers = table[[f"p_{name}" for name in classes]].astype(np.float64).to_numpy()
-        except ValueError as error:
-            raise StoreError(f"a probability isn't a number: {error}", where=str(path)) from None
-        if not np.isfinite(numbers).all():
-            raise StoreError("a probability isn't finite", where=str(path))
+        for name in ("fold", "seed"):
+            table[name] = _parsed(table[name], int, name, path)
+        for name in (f"{kind}_{one}" for kind in ("p", "logit") for one in classes):
+            table[name] = _parsed(table[name], float, name, path)
+        wrong = _wrong(table, classes)
+        if wrong:
+            raise StoreError(wrong, where=str(path))
         return cls(classes, table)
 
     def pooled(self, role: str) -> Pool:
-        """One row a patient and fold: probabilities averaged over seeds, in order of fold and patient."""
+        """One row a patient and fold: probabilities averaged over seeds, in order of fold and patient.
+
+        Args:
+            role: `val` or `test`.
+        """
         columns = [f"p_{name}" for name in self.classes]
         rows = self.table[self.table["role"] == role]
         mean = rows.groupby(["fold", "patient_id", "target"], sort=True)[columns].mean().reset_index()
@@ -135,3 +136,38 @@ class Pool:
         """Some of the rows."""
         patients = tuple(name for name, wanted in zip(self.patients, rows, strict=True) if wanted)
         return Pool(self.classes, patients, self.folds[rows], self.targets[rows], self.probabilities[rows])
+
+
+def _parsed(texts: pd.Series[str], number: type[int] | type[float], name: str, path: Path) -> Floats:
+    """Numbers, each to the bits it was written from; pandas' own parser may miss the last one."""
+    values = []
+    for row, text in enumerate(texts, start=2):
+        try:
+            values.append(number(text))
+        except ValueError:
+            whole = "whole number" if number is int else "number"
+            raise StoreError(f"row {row}: {name} `{text}` is no {whole}", where=str(path)) from None
+    return np.array(values, np.int64 if number is int else np.float64)
+
+
+def _wrong(table: pd.DataFrame, classes: tuple[str, ...]) -> str | None:
+    """What makes a table no predictions, or None."""
+    numbers = table[[f"{kind}_{name}" for kind in ("p", "logit") for name in classes]].to_numpy(np.float64)
+    finite = np.isfinite(numbers).all(axis=1)
+    if not finite.all():
+        return f"row {int(np.argmin(finite)) + 2}: a probability or logit isn't finite"
+    shares = numbers[:, : len(classes)]
+    fair = (shares >= 0).all(axis=1) & np.isclose(shares.sum(axis=1), 1, atol=1e-6)
+    if not fair.all():
+        return f"row {int(np.argmin(fair)) + 2}: the probabilities aren't shares of 1"
+    for name, known in (("role", ROLES), ("target", classes)):
+        strange = table.loc[~table[name].isin(known), name]
+        if len(strange):
+            return f"row {int(strange.index[0]) + 2}: {name} `{strange.iloc[0]}` is none of {', '.join(known)}"
+    twice = table.duplicated(["patient_id", "fold", "seed", "role"])
+    if twice.any():
+        return f"row {int(np.argmax(twice)) + 2}: patient {table['patient_id'][int(np.argmax(twice))]} stands twice"
+    targets = table.groupby("patient_id")["target"].nunique()
+    if (targets > 1).any():
+        return f"patient {targets[targets > 1].index[0]} has more than one target"
+    return None

@@ -14,6 +14,7 @@ from pathpipe.evaluation.metrics import auroc
 from pathpipe.tissue.polygons import Ring, read_polygons
 
 INSIDE = 0.5
+_FIXED_POINT_BITS = 8
 
 
 def read_truth(path: Path) -> list[list[Ring]]:
@@ -42,10 +43,10 @@ def share_inside(
     origin = xy0.min(axis=0)
     shape = np.ceil((xy0.max(axis=0) + np.asarray(side0) - origin) / step).astype(int)[::-1] + 1
     canvas = np.zeros((int(shape[0]), int(shape[1])), np.uint8)
-    for outer, *holes in polygons:
-        for ring, value in ((outer, 1), *((hole, 0) for hole in holes)):
-            cv2.fillPoly(canvas, [np.round((ring - origin) / step - 0.5).astype(np.int32)], value)
-    integral = np.pad(canvas.cumsum(0, dtype=np.int64).cumsum(1), ((1, 0), (1, 0)))
+    for rings in polygons:
+        # all rings in one call: even-odd filling leaves a hole as it was, be it inside another polygon
+        cv2.fillPoly(canvas, [_fixed((ring - origin) / step - 0.5) for ring in rings], 1, shift=_FIXED_POINT_BITS)
+    integral = np.pad(canvas.cumsum(0, dtype=np.int32).cumsum(1, dtype=np.int32), ((1, 0), (1, 0)))
     column, row = np.round((xy0 - origin) / step).astype(int).T
     column_end = np.minimum(column + resolution, canvas.shape[1])
     row_end = np.minimum(row + resolution, canvas.shape[0])
@@ -53,6 +54,10 @@ def share_inside(
         integral[row_end, column_end] - integral[row, column_end] - integral[row_end, column] + integral[row, column]
     )
     return np.asarray(inside / resolution**2, np.float64)
+
+
+def _fixed(points: npt.NDArray[np.float64]) -> npt.NDArray[np.int32]:
+    return np.round(points * (1 << _FIXED_POINT_BITS)).astype(np.int32)
 
 
 def instance_auroc(score: npt.NDArray[np.float64], share: npt.NDArray[np.float64]) -> float:

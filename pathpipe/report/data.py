@@ -48,11 +48,11 @@ class LearningCurve:
 
 @dataclass(frozen=True)
 class HeatmapView:
-    """One heatmap: PNG and the sentence under it."""
+    """One heatmap: JPEG and the sentence under it."""
 
     slide_id: str
     caption: str
-    png: bytes
+    jpeg: bytes
 
 
 @dataclass(frozen=True)

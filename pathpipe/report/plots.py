@@ -12,6 +12,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from pathpipe.evaluation.curves import Curve
 from pathpipe.report.data import LearningCurve
@@ -87,7 +88,11 @@ def confusion_plot(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> s
     side = 1.4 + 0.75 * len(classes)
     with _plot(side + 0.4, side) as (figure, axes):
         shares = [[count / max(1, sum(row)) for count in row] for row in matrix]
-        axes.imshow(shares, cmap=matplotlib.colormaps["BuGn"], vmin=0, vmax=1.4, alpha=0.55)
+        axes.set_xlim(-0.5, len(classes) - 0.5)
+        axes.set_ylim(len(classes) - 0.5, -0.5)
+        for y, part in enumerate(shares):
+            for x, share in enumerate(part):
+                axes.add_patch(Rectangle((x - 0.48, y - 0.48), 0.96, 0.96, color=MODEL, alpha=0.06 + 0.34 * share))
         for y, row in enumerate(matrix):
             for x, count in enumerate(row):
                 axes.text(x, y, str(count), ha="center", va="center", fontsize=12, color=GREY, weight="bold")

@@ -34,7 +34,7 @@ def build_demo_cohort(folder: Path, notify: Callable[[int, int], None], seed: in
         notify: Called with (slides done, slides in all).
 
     Returns:
-        The path of the table: slide_id, path, patient_id, site, truth, label (`implant` or `plain`).
+        The path of the table: slide_id, path, patient_id, site, truth, implant (`absent` or `present`).
     """
     plans = _plans()
     tissue, other = _textures()
@@ -54,7 +54,7 @@ def build_demo_cohort(folder: Path, notify: Callable[[int, int], None], seed: in
                 "patient_id": f"P{patient:02d}",
                 "site": f"site-{'ABC'[patient % 3]}",
                 "truth": truth.relative_to(folder).as_posix(),
-                "label": "implant" if recipe.foreign else "plain",
+                "implant": "present" if recipe.foreign else "absent",
             }
         )
         notify(number + 1, len(plans))

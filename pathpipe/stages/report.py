@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pandas as pd
+from PIL import Image
 
 from pathpipe.encoders.catalogue import encoder_record
 from pathpipe.errors import StoreError
@@ -26,7 +28,9 @@ from pathpipe.tiles.table import read_tiles
 from pathpipe.tissue.polygons import read_tissue
 from pathpipe.training.checkpoint import load_checkpoint
 
-GALLERY = 24  # heatmaps in the page; all are in the run's folder
+# The page holds some pictures, small; all of them, whole, are in the run's folder.
+GALLERY, SHEET = 24, 120
+GALLERY_PX, SHEET_PX = 1200, 720
 
 
 def inputs(run: Run, key: str, settings: RunSettings) -> dict[str, str]:
@@ -57,7 +61,7 @@ def make(job: Job) -> Made:
         title=f"{settings.split.target} from {len(run.cohort)} slides",
         target=settings.split.target,
         notices=_notices(settings),
-        slides=tuple(_slide(run, slide.slide_id, settings) for slide in run.cohort.slides),
+        slides=_slides(run, settings),
         classes=found.model.classes,
         split=_split(run, settings, found.model.classes),
         curves=_curves(run, settings),
@@ -96,7 +100,27 @@ def _ending(run: Run, slide_id: str) -> tuple[str, str, str, str]:
     return "done", "", "", ""
 
 
-def _slide(run: Run, slide_id: str, settings: RunSettings) -> SlideEntry:
+def _slides(run: Run, settings: RunSettings) -> tuple[SlideEntry, ...]:
+    """Every slide; pictures for those a person should look at first."""
+    entries = [_slide(run, slide.slide_id, settings, with_overlay=False) for slide in run.cohort.slides]
+    first = {entry.slide_id for entry in sorted(entries, key=lambda entry: entry.suspicion)[:SHEET]}
+    return tuple(
+        _slide(run, entry.slide_id, settings, with_overlay=True) if entry.slide_id in first else entry
+        for entry in entries
+    )
+
+
+def _small(path: Path, width_px: int) -> bytes:
+    """A picture as JPEG of at most that width."""
+    with Image.open(path) as picture:
+        small = picture.convert("RGB")
+        small.thumbnail((width_px, 10 * width_px))
+        buffer = io.BytesIO()
+        small.save(buffer, "JPEG", quality=82)
+        return buffer.getvalue()
+
+
+def _slide(run: Run, slide_id: str, settings: RunSettings, with_overlay: bool) -> SlideEntry:
     row = run.cohort[slide_id]
     state, stage, reason, hint = _ending(run, slide_id)
     tissue = read_tissue(run.tissue(slide_id)) if run.tissue(slide_id).exists() else None
@@ -113,7 +137,7 @@ def _slide(run: Run, slide_id: str, settings: RunSettings) -> SlideEntry:
         tiles=tiles,
         tissue_mm2=tissue.area_um2 / 1e6 if tissue else None,
         mpp=f"{tissue.mpp.mean:.4g} ({tissue.mpp.source})" if tissue else "",
-        overlay=overlay.read_bytes() if overlay.exists() else None,
+        overlay=_small(overlay, SHEET_PX) if with_overlay and overlay.exists() else None,
     )
 
 
@@ -149,7 +173,7 @@ def _heatmaps(run: Run, settings: RunSettings) -> tuple[HeatmapView, ...]:
         caption = f"{slide_id}: {summary['tiles']} tiles, {summary['score']}"
         if found is not None:
             caption += f"; it ranks tiles inside the truth with AUROC {float(str(found)):.2f}"
-        views.append((found is None, HeatmapView(slide_id, caption, (folder / PICTURE).read_bytes())))
+        views.append((found is None, HeatmapView(slide_id, caption, _small(folder / PICTURE, GALLERY_PX))))
     views.sort(key=lambda pair: pair[0])  # slides with truth first, in the cohort's order
     return tuple(view for _, view in views[:GALLERY])
 

@@ -1,0 +1,64 @@
+"""Slides whose pixels say where they are: what any reader returns can be checked to the pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import tifffile
+
+from pathpipe.slides.slide import Pixels
+from pathpipe.slides.writer import SvsFormat, write_svs
+
+STEP = 16
+LOSSLESS = SvsFormat(quality=None, tile_px=64)
+
+
+def position_pixels(size_px: tuple[int, int], downsample: tuple[float, float] = (1.0, 1.0), level: int = 0) -> Pixels:
+    """(H, W, 3) uint8: R and G are level-0 x and y of the pixel's corner, by 16 (mod 256); B is 50 x level."""
+    x0 = np.floor(np.arange(size_px[0]) * downsample[0]).astype(np.int64)
+    y0 = np.floor(np.arange(size_px[1]) * downsample[1]).astype(np.int64)
+    pixels = np.empty((size_px[1], size_px[0], 3), np.uint8)
+    pixels[..., 0] = (x0 // STEP % 256)[None, :]
+    pixels[..., 1] = (y0 // STEP % 256)[:, None]
+    pixels[..., 2] = 50 * level
+    return pixels
+
+
+def position_slide(
+    path: Path,
+    sizes_px: Sequence[tuple[int, int]],
+    mpp: float | None = 0.5,
+    objective: float | None = 20,
+) -> Path:
+    """A lossless Aperio-style slide with levels of exactly these sizes, so that downsamples can be as odd as wanted."""
+    width0, height0 = sizes_px[0]
+    levels = [
+        position_pixels(size, (width0 / size[0], height0 / size[1]), index) for index, size in enumerate(sizes_px)
+    ]
+    write_svs(path, levels, mpp, objective, LOSSLESS)
+    return path
+
+
+def plain_tiff(
+    path: Path, pixels: np.ndarray, mpp: tuple[float, float] | None = None, subifds: Sequence[Pixels] = ()
+) -> Path:
+    """A tiled TIFF of no vendor; its resolution, if any, in the TIFF tags; lower levels in SubIFDs."""
+    options: dict[str, object] = {"tile": (64, 64), "compression": "zlib"}
+    if mpp is not None:
+        options |= {"resolution": (1e4 / mpp[0], 1e4 / mpp[1]), "resolutionunit": "CENTIMETER"}
+    if pixels.ndim == 3 and pixels.shape[-1] == 3:
+        options["photometric"] = "rgb"
+    with tifffile.TiffWriter(path) as writer:
+        writer.write(pixels, subifds=len(subifds), metadata=None, **options)  # type: ignore[arg-type]
+        for level in subifds:
+            writer.write(level, subfiletype=1, metadata=None, **options)  # type: ignore[arg-type]
+    return path
+
+
+def cut_short(path: Path, keep: float) -> Path:
+    """Cut a file as a broken copy would: its first bytes stay."""
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * keep)])
+    return path
