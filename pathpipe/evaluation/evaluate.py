@@ -32,7 +32,8 @@ class Evaluation:
         confusion: Rows are truth, columns are predictions.
         thresholds: Fold -> probability of class 1 above which it is predicted; chosen on that fold's validation
             patients. Empty for more than two classes, where the largest probability decides.
-        curves: `roc`, `precision-recall`, `reliability`.
+        curves: `roc`, `precision-recall` and `reliability` of class 1; of more than two classes `roc of <class>` and
+            so on, each class against the rest. None of a class that is absent.
         notes: What a reader must know.
     """
 
@@ -148,14 +149,15 @@ def _metrics(pool: Pool, predicted: npt.NDArray[np.int64]) -> dict[str, Any]:
 
 
 def _curves(pool: Pool) -> dict[str, Curve]:
-    if len(pool.classes) > 2 or len(np.unique(pool.targets)) < 2:
-        return {}
-    positive, score = pool.targets == 1, pool.probabilities[:, 1]
-    return {
-        "roc": roc(positive, score),
-        "precision-recall": precision_recall(positive, score),
-        "reliability": reliability(positive, score),
-    }
+    binary = len(pool.classes) == 2
+    curves = {}
+    for index, name in enumerate(pool.classes):
+        positive, score = pool.targets == index, pool.probabilities[:, index]
+        if positive.all() or not positive.any() or (binary and index == 0):
+            continue
+        for kind, draw in (("roc", roc), ("precision-recall", precision_recall), ("reliability", reliability)):
+            curves[kind if binary else f"{kind} of {name}"] = draw(positive, score)
+    return curves
 
 
 def _interval(value: dict[str, Any]) -> Interval:

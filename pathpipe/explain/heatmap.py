@@ -11,6 +11,7 @@ import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patheffects import withStroke
 
 from pathpipe.explain.scores import Scores
 from pathpipe.settings import HeatmapSettings
@@ -22,6 +23,7 @@ from pathpipe.tissue.thumbnail import Thumbnail
 Floats = npt.NDArray[np.float64]
 _DPI = 100
 _TRUTH = "#00c8a0"
+_SLACK = 1e-6  # px: a corner this close to a pixel's edge lies on it
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,7 +44,7 @@ class Canvas:
 
 
 def paint(xy0: npt.NDArray[np.int64], values: Floats, side0: tuple[float, float], canvas: Thumbnail) -> Floats:
-    """Values of tiles as a picture; where tiles overlap, their mean.
+    """Values of tiles as a picture: every pixel that a tile touches; where several do, their mean.
 
     A tile adds +v and -v at its four corners of a difference array, and two cumulative sums fill it: the cost is that
     of the picture, not of tiles times their area.
@@ -52,8 +54,10 @@ def paint(xy0: npt.NDArray[np.int64], values: Floats, side0: tuple[float, float]
     """
     height, width = canvas.pixels.shape[:2]
     scale0 = np.asarray(canvas.scale0)
-    start = np.clip(np.round(xy0 / scale0), 0, [width, height]).astype(np.intp)
-    end = np.clip(np.round((xy0 + np.asarray(side0)) / scale0), 0, [width, height]).astype(np.intp)
+    # Outwards, not to the nearest: rounding would leave hairlines between neighbours whose corners are whole pixels
+    # of level 0, and would lose tiles smaller than a pixel.
+    start = np.clip(np.floor(xy0 / scale0 + _SLACK), 0, [width, height]).astype(np.intp)
+    end = np.clip(np.ceil((xy0 + np.asarray(side0)) / scale0 - _SLACK), 0, [width, height]).astype(np.intp)
     total, count = np.zeros((2, height + 1, width + 1))
     for target, value in ((total, values), (count, np.ones(len(xy0)))):
         np.add.at(target, (start[:, 1], start[:, 0]), value)
@@ -86,14 +90,15 @@ def draw_heatmap(canvas: Canvas, scores: Scores, title: str, settings: HeatmapSe
     colours = matplotlib.colormaps[settings.colours]
     low, high = (0.0, 1.0) if settings.scale == "percentile" else (float(values.min()), float(values.max()))
     image = right.imshow(painted, cmap=colours, vmin=low, vmax=high, alpha=settings.opacity, interpolation="nearest")
-    bar = figure.colorbar(image, ax=right, fraction=0.035, pad=0.015)
-    bar.set_label(f"{scores.kind}, {'rank within the slide' if settings.scale == 'percentile' else 'raw'}")
+    bar = figure.colorbar(image, cax=right.inset_axes((1.02, 0, 0.035, 1)))
+    unit = "rank within the slide" if settings.scale == "percentile" else "raw"
+    bar.set_label(f"{scores.kind}, {unit}", parse_math=False)  # names of classes and slides may hold dollar signs
     if bar.solids is not None:
         bar.solids.set_alpha(1)
     _scale_bar(left, canvas)
     left.set_title("slide" + (" with the true regions outlined" if canvas.truth else ""), fontsize=10)
-    right.set_title(scores.kind, fontsize=10)
-    figure.suptitle(title, fontsize=12)
+    right.set_title(scores.kind, fontsize=10, parse_math=False)
+    figure.suptitle(title, fontsize=12, parse_math=False)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
@@ -114,4 +119,5 @@ def _scale_bar(axes: Axes, canvas: Canvas) -> None:
     x, y = width * 0.03, height * 0.97
     axes.plot([x, x + length_um / um_px], [y, y], color="white", linewidth=5, solid_capstyle="butt")
     axes.plot([x, x + length_um / um_px], [y, y], color="black", linewidth=3, solid_capstyle="butt")
-    axes.text(x, y - height * 0.015, format_um(length_um), ha="left", va="bottom", fontsize=9)
+    halo = [withStroke(linewidth=2.5, foreground="white")]
+    axes.annotate(format_um(length_um), (x, y), (0, 5), textcoords="offset points", fontsize=9, path_effects=halo)

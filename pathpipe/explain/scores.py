@@ -61,10 +61,13 @@ def slide_scores(checkpoints: Sequence[Checkpoint], features: Features) -> Score
     """Score every tile of a slide by an ensemble.
 
     Raises:
-        StoreError: The features are of another encoder, the slide has no tiles, or there is no model.
+        StoreError: The features are of another encoder, the slide has no tiles, or there are no models, or models of
+            different tasks.
     """
     if not checkpoints:
         raise StoreError("there is no model to score the slide with", hint="train one, or name a trained folder")
+    if any(checkpoint.task != checkpoints[0].task for checkpoint in checkpoints):
+        raise StoreError("the models were trained for different tasks, so their scores have no mean")
     if not len(features.features):
         raise StoreError(f"the slide has no tiles: {features.empty_reason}")
     bags = Bags.pack([Bag(features.features, features.xy0)])

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from pathpipe.evaluation.bootstrap import Interval
+from pathpipe.evaluation.curves import Curve
 from pathpipe.evaluation.evaluate import Evaluation
 from pathpipe.provenance import Provenance
 from pathpipe.report import plots
@@ -23,12 +24,15 @@ def render_report(data: ReportData, path: Path, provenance: Provenance) -> None:
     environment = Environment(
         loader=PackageLoader("pathpipe.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
-    environment.filters.update(number=number, interval=interval_text, uri=data_uri)
+    environment.filters.update(number=number, interval=interval_text, uri=data_uri, code=code_marks)
     html = environment.get_template("report.html.j2").render(
         data=data,
         plots=_plots(data),
         metrics=_metric_rows(data),
         folds=_fold_rows(data.model),
+        splits=_split_rows(data),
+        troubled=[slide for slide in data.slides if slide.state != "done"],
+        sign={"done": "✔", "empty": "∅", "failed": "✘", "stale": "≠"},
         counts={state: sum(s.state == state for s in data.slides) for state in ("done", "empty", "failed", "stale")},
         tiles=sum(slide.tiles or 0 for slide in data.slides),
         provenance=_json_for_script(provenance),
@@ -55,6 +59,15 @@ def data_uri(content: bytes, kind: str) -> str:
     return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
 
 
+def code_marks(text: str) -> Markup:
+    """Text with `names` in backticks set as code; all of it escaped."""
+    parts = text.split("`")
+    if len(parts) % 2 == 0:  # a backtick without its partner is only a backtick
+        return escape(text)
+    marked = [Markup("<code>{}</code>").format(part) if odd % 2 else escape(part) for odd, part in enumerate(parts)]
+    return Markup("").join(marked)
+
+
 def _metric_rows(data: ReportData) -> list[dict[str, Any]]:
     baseline = data.baseline.metrics if data.baseline else {}
     return [
@@ -67,22 +80,38 @@ def _fold_rows(model: Evaluation) -> list[tuple[int, dict[str, float], float | N
     return [(fold, values, model.thresholds.get(fold)) for fold, values in sorted(model.folds.items())]
 
 
+def _split_rows(data: ReportData) -> dict[int, dict[str, tuple[int, ...]]]:
+    """Fold -> role -> patients by class."""
+    rows: dict[int, dict[str, tuple[int, ...]]] = {}
+    for fold, role, counts in data.split:
+        rows.setdefault(fold, {})[role] = counts
+    return rows
+
+
 def _plots(data: ReportData) -> dict[str, Markup]:
     """Name -> SVG. Made by this package from numbers and escaped names, hence safe to insert."""
-    named = [(data.model_name, data.model), (data.baseline_name, data.baseline)]
     drawn = {}
     for key, draw in (
         ("roc", plots.roc_plot),
         ("precision-recall", plots.precision_recall_plot),
         ("reliability", plots.reliability_plot),
     ):
-        curves = [(name, one.curves[key]) for name, one in named if one is not None and key in one.curves]
+        curves = _curves(data, key)
         if curves:
             drawn[key] = Markup(draw(curves))
     drawn["confusion"] = Markup(plots.confusion_plot(data.model.confusion, data.classes))
     if data.curves:
         drawn["learning"] = Markup(plots.learning_plot(data.curves))
     return drawn
+
+
+def _curves(data: ReportData, key: str) -> list[tuple[str, Curve]]:
+    """Of two classes: the model's and the baseline's. Of more: the model's, each class against the rest."""
+    if len(data.classes) > 2:
+        found = data.model.curves
+        return [(name, found[f"{key} of {name}"]) for name in data.classes if f"{key} of {name}" in found]
+    named = [(data.model_name, data.model), (data.baseline_name, data.baseline)]
+    return [(name, one.curves[key]) for name, one in named if one is not None and key in one.curves]
 
 
 def _json_for_script(provenance: Provenance) -> Markup:

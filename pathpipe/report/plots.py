@@ -1,4 +1,4 @@
-"""Plots as inline SVG: transparent, in mid grey and two colours that read on dark and light paper."""
+"""Plots as inline SVG: transparent, in the page's own text colour and lines that read on dark and light paper."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import cycle
 from typing import Any
 
 import matplotlib
@@ -17,16 +18,20 @@ from matplotlib.patches import Rectangle
 from pathpipe.evaluation.curves import Curve
 from pathpipe.report.data import LearningCurve
 
-GREY = "#808890"
-MODEL, BASELINE = "#0e9384", "#d9822b"
+GREY = "#808890"  # becomes `currentColor` in the SVG
+MODEL = "#0e9384"
+_COLOURS = (MODEL, "#d9822b", "#7f72d6", "#cf5b83", "#4a90d9", "#8f8a2a")
+_DASHES = ("-", "--", "-.", ":")
+_SIDE = 2.7  # inches; four of them make a row of the page
 _STYLE: Any = {
     "svg.hashsalt": "pathpipe",
     "svg.fonttype": "none",
-    "font.size": 10,
+    "text.parse_math": False,  # names may hold dollar signs
+    "font.size": 9,
     "axes.edgecolor": GREY,
     "axes.labelcolor": GREY,
     "axes.titlecolor": GREY,
-    "axes.titlesize": 10,
+    "axes.titlesize": 9,
     "text.color": GREY,
     "xtick.color": GREY,
     "ytick.color": GREY,
@@ -38,28 +43,28 @@ Named = Sequence[tuple[str, Curve]]
 
 
 def roc_plot(curves: Named) -> str:
-    """False against true positive rate, the model first, the baseline dashed."""
-    with _plot(3.4, 3.2) as (figure, axes):
+    """False against true positive rate, a colour and a dash a curve."""
+    with _plot(_SIDE, _SIDE) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
         _lines(axes, curves)
-        _unit(axes, "1 - specificity", "sensitivity", "ROC")
+        _unit(axes, "1 - specificity", "sensitivity")
     return _svg(figure)
 
 
 def precision_recall_plot(curves: Named) -> str:
-    """Recall against precision."""
-    with _plot(3.4, 3.2) as (figure, axes):
-        _lines(axes, curves)
-        _unit(axes, "recall", "precision", "precision-recall")
+    """Recall against precision, in steps: between two points there is nothing to interpolate."""
+    with _plot(_SIDE, _SIDE) as (figure, axes):
+        _lines(axes, curves, drawstyle="steps-pre")
+        _unit(axes, "recall", "precision")
     return _svg(figure)
 
 
 def reliability_plot(curves: Named) -> str:
     """Predicted probability against observed share."""
-    with _plot(3.4, 3.2) as (figure, axes):
+    with _plot(_SIDE, _SIDE) as (figure, axes):
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
-        _lines(axes, curves, marker="o")
-        _unit(axes, "predicted probability", "observed share", "reliability")
+        _lines(axes, curves, marker="o", markersize=4)
+        _unit(axes, "predicted probability", "observed share")
     return _svg(figure)
 
 
@@ -78,15 +83,15 @@ def learning_plot(curves: Sequence[LearningCurve]) -> str:
             axes.set_title(curve.name)
         for axes in list(grid.flat)[len(curves) :]:
             axes.set_axis_off()
-        figure.supxlabel("epoch", fontsize=10)
-        figure.supylabel("loss", fontsize=10)
+        figure.supxlabel("epoch", fontsize=9)
+        figure.supylabel("loss", fontsize=9)
         return _svg(figure)
 
 
 def confusion_plot(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
     """Counts: rows are truth, columns are predictions; shaded by the share of the row."""
-    side = 1.4 + 0.75 * len(classes)
-    with _plot(side + 0.4, side) as (figure, axes):
+    side = max(_SIDE, 0.9 + 0.5 * len(classes))
+    with _plot(side, side) as (figure, axes):
         shares = [[count / max(1, sum(row)) for count in row] for row in matrix]
         axes.set_xlim(-0.5, len(classes) - 0.5)
         axes.set_ylim(len(classes) - 0.5, -0.5)
@@ -96,8 +101,9 @@ def confusion_plot(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> s
         for y, row in enumerate(matrix):
             for x, count in enumerate(row):
                 axes.text(x, y, str(count), ha="center", va="center", fontsize=12, color=GREY, weight="bold")
-        axes.set_xticks(range(len(classes)), classes)
-        axes.set_yticks(range(len(classes)), classes)
+        upright = max(map(len, classes)) * len(classes) <= 24
+        axes.set_xticks(range(len(classes)), classes, rotation=0 if upright else 90)
+        axes.set_yticks(range(len(classes)), classes, rotation=90 if upright else 0, va="center")
         axes.set_xlabel("predicted")
         axes.set_ylabel("true")
         axes.tick_params(length=0)
@@ -106,18 +112,19 @@ def confusion_plot(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> s
     return _svg(figure)
 
 
-def _lines(axes: Axes, curves: Named, marker: str = "") -> None:
-    for (name, curve), colour, style in zip(curves, (MODEL, BASELINE), ("-", "--"), strict=False):
-        axes.plot(curve.x, curve.y, style, color=colour, linewidth=1.8, marker=marker, markersize=4, label=name)
-    axes.legend(loc="best", fontsize=8)
+def _lines(axes: Axes, curves: Named, **style: Any) -> None:
+    for (name, curve), colour, dash in zip(curves, cycle(_COLOURS), cycle(_DASHES), strict=False):
+        axes.plot(curve.x, curve.y, linestyle=dash, color=colour, linewidth=1.6, label=name, **style)
+    axes.legend(loc="best", fontsize=7.5, handlelength=2.4)
 
 
-def _unit(axes: Axes, x: str, y: str, title: str) -> None:
+def _unit(axes: Axes, x: str, y: str) -> None:
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.02)
     axes.set_xlabel(x)
     axes.set_ylabel(y)
-    axes.set_title(title)
+    axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"])
+    axes.set_yticks([0, 0.5, 1], ["0", "0.5", "1"])
     axes.set_aspect("equal")
 
 
@@ -137,4 +144,6 @@ def _svg(figure: Figure) -> str:
     text = buffer.getvalue()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    return re.sub(r' xmlns(:xlink)?="[^"]*"', "", text).replace("font: 10px", "font: 10px")
+    # Groups of all figures are called alike, which one page can't hold; nothing refers to them.
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    return re.sub(r' xmlns(:xlink)?="[^"]*"', "", text).replace(GREY, "currentColor")

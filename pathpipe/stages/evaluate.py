@@ -91,7 +91,10 @@ def _baseline(job: Job, predictions: Predictions) -> tuple[Evaluation | None, st
     missing = sorted(set(labels) - set(mean))
     if missing:
         return None, f"no colour baseline: {missing[0]} has no tissue colours"
-    fitted = colour_baseline(mean, labels, predictions.classes, splits)
+    try:
+        fitted = colour_baseline(mean, labels, predictions.classes, splits)
+    except StoreError as error:
+        return None, f"no colour baseline: {error.what}"
     return evaluate_predictions(fitted, job.settings.evaluate), None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -18,7 +19,7 @@ from pathpipe.run import Run
 from pathpipe.settings import RunSettings
 from pathpipe.stages.chain import train_name
 from pathpipe.stages.split import read_splits, split_name
-from pathpipe.stages.stage import Job, Made, Stage, sections
+from pathpipe.stages.stage import Job, Made, Stage
 from pathpipe.tasks.classification import ClassificationTask
 from pathpipe.training.checkpoint import Checkpoint, load_checkpoint
 from pathpipe.training.fold import FoldData
@@ -42,6 +43,14 @@ def feature_files(run: Run, settings: RunSettings) -> dict[str, Path]:
     return found
 
 
+def what(settings: RunSettings) -> dict[str, Any]:
+    """Settings that matter; what a result is called doesn't, nor where the encoder's weights lie."""
+    values = settings.model_dump(mode="json", include={"slide", "tissue", "tile", "extract", "split", "train"})
+    values["train"].pop("name")
+    values["extract"].pop("weights")
+    return values
+
+
 def inputs(run: Run, key: str, settings: RunSettings) -> dict[str, str]:
     """The features of every slide and the split."""
     made = {slide_id: read_provenance(path) for slide_id, path in feature_files(run, settings).items()}
@@ -63,9 +72,8 @@ def make(job: Job) -> Made:
     device = pick_device(settings.execution.device)
     trained = train_fold(data, task, settings.train, seed, device, job.notify)
     job.target.mkdir()
-    preprocessing = settings.model_dump(mode="json", include={"slide", "tissue", "tile", "extract"})
     # The path of a weights file says nothing on another machine; the encoder's hash says it all.
-    preprocessing["extract"].pop("weights")
+    preprocessing = {name: what(settings)[name] for name in ("slide", "tissue", "tile", "extract")}
     Checkpoint.of(trained, task, loaded.encoder, preprocessing).save(job.target / MODEL)
     _predictions(trained, task, labels).write(job.target / PREDICTIONS)
     trained.history.to_csv(job.target / HISTORY, index=False)
@@ -126,7 +134,7 @@ STAGE = Stage(
     name="train",
     version=1,
     packages=("torch", "numpy"),
-    what=sections("slide", "tissue", "tile", "extract", "split", "train"),
+    what=what,
     inputs=inputs,
     output=lambda run, key, settings: run.trained(train_name(settings), key),
     make=make,

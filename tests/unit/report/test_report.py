@@ -16,14 +16,14 @@ from pathpipe.provenance import Provenance, read_provenance
 from pathpipe.report.data import HeatmapView, LearningCurve, ReportData, SlideEntry
 from pathpipe.report.page import interval_text, number, render_report
 from pathpipe.settings import EvaluateSettings
-from tests.unit.evaluation.test_evaluation import _predictions
+from tests.unit.evaluation.test_evaluate import _binary
 
 EVIL = "S1</script><script>alert(1)</script>"
 PROVENANCE = Provenance("report", 1, {"note": EVIL}, {"evaluation": "abc"}, {"pathpipe": "1"})
 
 
 def _data(slides: int = 3) -> ReportData:
-    found = evaluate_predictions(_predictions(), EvaluateSettings(bootstrap=100))
+    found = evaluate_predictions(_binary(), EvaluateSettings(bootstrap=100))
     entries = [
         SlideEntry(f"S{i}", f"P{i}", "yes", "done", tiles=10 + i, tissue_mm2=1.5, overlay=b"jpeg")
         for i in range(slides)
