@@ -9,6 +9,7 @@ from typing import Any
 import typer.main
 
 from pathpipe.cli.app import app
+from pathpipe.encoders.catalogue import encoder_names, encoder_record
 from pathpipe.settings import RunSettings
 
 DOCS = Path(__file__).parent
@@ -20,9 +21,10 @@ def cli_page() -> str:
     parts = [
         "# Command line\n",
         "Made from the commands themselves by `make docs`. `pathpipe COMMAND --help` shows the same.\n",
-        "Settings are layered: default < the run's own settings.yaml < `--config FILE` < option; `--print-config` shows "
-        "the result and where each value comes from. Progress and messages go to stderr, data to stdout.\n",
-        "| exit code | meaning |\n|---|---|\n| 0 | all done |\n| 1 | finished, but more failed than `--max-failures` |\n"
+        "Settings are layered: default < the run's own settings.yaml < `--config FILE` < option; `--print-config` "
+        "shows the result and where each value comes from. Progress and messages go to stderr, data to stdout.\n",
+        "| exit code | meaning |\n|---|---|\n| 0 | all done |\n"
+        "| 1 | finished, but more failed than `--max-failures` |\n"
         "| 2 | the request is wrong: usage, settings, cohort, or stale results were left alone |\n"
         "| 3 | something outside is missing: weights, a device, a package |\n"
         "| 4 | refused on scientific grounds (leakage) |\n| 130 | interrupted; the same command goes on |\n",
@@ -42,15 +44,11 @@ def _command(name: str, command: Any) -> str:
     for parameter in command.params:
         text = (getattr(parameter, "help", None) or "").replace("|", "\\|").strip()
         if parameter.param_type_name == "argument":
-            rows.append((f"`{(parameter.metavar or parameter.name).upper()}`", text, ""))
+            rows.append((f"`{(parameter.metavar or parameter.name).upper()}`", text))
             continue
-        flags = ", ".join(f"`{flag}`" for flag in (*parameter.opts, *parameter.secondary_opts))
-        shown = parameter.show_default
-        default = shown if isinstance(shown, str) else ""
-        rows.append((flags, text, default))
+        rows.append((", ".join(f"`{flag}`" for flag in (*parameter.opts, *parameter.secondary_opts)), text))
     if rows:
-        lines += ["| option | meaning | default |", "|---|---|---|"]
-        lines += [f"| {flags} | {text} | {default} |" for flags, text, default in rows]
+        lines += ["| option | meaning |", "|---|---|", *(f"| {flags} | {text} |" for flags, text in rows)]
     return "\n".join(lines) + "\n"
 
 
@@ -58,9 +56,9 @@ def settings_page() -> str:
     """Every section and field of a YAML file."""
     parts = [
         "# Settings\n",
-        "Made from the settings themselves by `make docs`. Every field is a key of a YAML file (`configs/` has some to start "
-        "from) and an option of the command of that section. All but `execution` decide results and are part of every "
-        "fingerprint.\n",
+        "Made from the settings themselves by `make docs`. Every field is a key of a YAML file (`configs/` has some to "
+        "start from) and an option of the command of that section. All but `execution` decide results and are part of "
+        "every fingerprint.\n",
     ]
     for section, field in RunSettings.model_fields.items():
         model: Any = field.annotation
@@ -76,7 +74,30 @@ def settings_page() -> str:
     return "\n".join(parts)
 
 
-PAGES = {"cli.md": cli_page, "settings.md": settings_page}
+def encoders_page() -> str:
+    """docs/encoders.md with its table made anew from the catalogue."""
+    text = (DOCS / "encoders.md").read_text(encoding="utf-8")
+    start = text.index(_MARK) + len(_MARK)
+    end = text.index("Besides these")
+    rows = [
+        "| encoder | dim | input px | um/px | domain | licence | weights | paper |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name in encoder_names():
+        record = encoder_record(name)
+        weights = record.weights
+        place = weights.hub or weights.manual or (weights.package or "").replace("_", "-")
+        access = f"{place} (gated)" if record.gated else place
+        mpp = "not stated" if record.mpp is None else f"{record.mpp:g}"
+        rows.append(
+            f"| `{name}` | {record.dim} | {record.input_px} | {mpp} | {record.domain} | {record.licence} | {access} "
+            f"| {record.paper} |"
+        )
+    return text[:start] + "\n\n" + "\n".join(rows) + "\n\n" + text[end:]
+
+
+_MARK = "<!-- catalogue: made by docs/reference.py -->"
+PAGES = {"cli.md": cli_page, "settings.md": settings_page, "encoders.md": encoders_page}
 
 if __name__ == "__main__":
     for file, page in PAGES.items():

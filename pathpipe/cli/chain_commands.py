@@ -19,7 +19,8 @@ from pathpipe.cli.session import (
     run_stage,
 )
 
-_FEATURES = ("tile", "tissue", "slide", "execution")
+_TILES = ("tile", "tissue", "slide")
+_FEATURES = (*_TILES, "execution")
 _TRAIN = ("split", "extract", *_FEATURES)
 Given = dict[str, dict[str, Any]]
 
@@ -27,18 +28,18 @@ Given = dict[str, dict[str, Any]]
 COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "tile": (
         "Find the tissue of every slide and lay the grid of tiles.\n\n"
-        "Writes RUN/tissue/*.geojson (opens in QuPath), RUN/tiles/*.h5 (opens in CLAM and TRIDENT) and a picture of "
-        "each slide with its grid to look at.",
-        _FEATURES,
+        "Writes RUN/tissue/SLIDE.geojson (opens in QuPath), RUN/tiles/SLIDE.h5 (opens in CLAM and TRIDENT) and "
+        "SLIDE.jpg, a picture of the slide with its grid to look at.",
+        (*_TILES, "execution:workers,stale,max_failures"),
     ),
     "extract": (
         "Turn every tile into a feature vector; tissue and tiles are made first where they are missing.\n\n"
-        "Goes on where an interrupted run stopped, inside the slide. Writes RUN/features/ENCODER/*.h5.",
+        "Goes on where an interrupted run stopped, inside the slide. Writes RUN/features/ENCODER/SLIDE.h5.",
         ("extract", *_FEATURES),
     ),
     "split": (
         "Assign patients to cross-validation folds.\n\nAlways by patient, stratified by label. Writes RUN/splits/.",
-        ("split", "execution"),
+        ("split", "execution:stale"),
     ),
     "train": (
         "Train a multiple-instance-learning model on every fold.\n\n"

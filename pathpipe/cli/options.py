@@ -25,13 +25,16 @@ def with_settings(*sections: str) -> Callable[[Callable[..., None]], Callable[..
     An option has the same name in every command: its field's, preceded by its section's only where another section
     owns the bare name (`--mpp` is the tiles', `--tissue-mpp` the mask's). The command receives the values that were
     typed as one nested mapping, `given`.
+
+    Args:
+        sections: `section`, or `section:field,field` where a command has no use for the others.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         fields = {
             _flag(section, name).removeprefix("--").replace("-", "_"): (section, name)
-            for section in sections
-            for name in _section(section).model_fields
+            for section, names in map(_part, sections)
+            for name in names
         }
 
         def wrapper(**values: Any) -> None:
@@ -60,6 +63,11 @@ def origins(given: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, dict[str,
         for section, values in given.items()
         for name, value in values.items()
     ]
+
+
+def _part(section: str) -> tuple[str, list[str]]:
+    name, _, some = section.partition(":")
+    return name, some.split(",") if some else list(_section(name).model_fields)
 
 
 def _flag(section: str, name: str) -> str:

@@ -151,9 +151,9 @@ def _metrics(pool: Pool, predicted: npt.NDArray[np.int64]) -> dict[str, Any]:
 def _curves(pool: Pool) -> dict[str, Curve]:
     binary = len(pool.classes) == 2
     curves = {}
-    for index, name in enumerate(pool.classes):
-        positive, score = pool.targets == index, pool.probabilities[:, index]
-        if positive.all() or not positive.any() or (binary and index == 0):
+    for index in [1] if binary else range(len(pool.classes)):
+        name, positive, score = pool.classes[index], pool.targets == index, pool.probabilities[:, index]
+        if positive.all() or not positive.any():
             continue
         for kind, draw in (("roc", roc), ("precision-recall", precision_recall), ("reliability", reliability)):
             curves[kind if binary else f"{kind} of {name}"] = draw(positive, score)

@@ -65,11 +65,11 @@ def run_units(
 
 
 def worker_count(settings: RunSettings, stages: Sequence[str], units: int) -> int:
-    """Processes to use: as asked, else the cores for reading pixels and one where torch uses them all itself."""
+    """Processes to use: as asked, else the cores for tissue and tiles and one where torch uses them all itself."""
     asked = settings.execution.workers
     if asked:
         return min(asked, max(units, 1))
-    if "extract" in stages or "train" in stages:
+    if not set(stages) <= {"tissue", "tile"}:
         return 1
     return max(1, min(len(os.sched_getaffinity(0)), units // _UNITS_PER_WORKER))
 

@@ -30,6 +30,7 @@ def render_report(data: ReportData, path: Path, provenance: Provenance) -> None:
         plots=_plots(data),
         metrics=_metric_rows(data),
         folds=_fold_rows(data.model),
+        fold_means=_fold_means(data.model),
         splits=_split_rows(data),
         troubled=[slide for slide in data.slides if slide.state != "done"],
         sign={"done": "✔", "empty": "∅", "failed": "✘", "stale": "≠"},
@@ -78,6 +79,15 @@ def _metric_rows(data: ReportData) -> list[dict[str, Any]]:
 
 def _fold_rows(model: Evaluation) -> list[tuple[int, dict[str, float], float | None]]:
     return [(fold, values, model.thresholds.get(fold)) for fold, values in sorted(model.folds.items())]
+
+
+def _fold_means(model: Evaluation) -> dict[str, float | None]:
+    """Metric -> mean over the folds where it is defined."""
+    means: dict[str, float | None] = {}
+    for name in model.metrics:
+        values = [row[name] for row in model.folds.values() if math.isfinite(row[name])]
+        means[name] = math.fsum(values) / len(values) if values else None
+    return means
 
 
 def _split_rows(data: ReportData) -> dict[int, dict[str, tuple[int, ...]]]:

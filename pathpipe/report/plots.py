@@ -24,7 +24,6 @@ _COLOURS = (MODEL, "#d9822b", "#7f72d6", "#cf5b83", "#4a90d9", "#8f8a2a")
 _DASHES = ("-", "--", "-.", ":")
 _SIDE = 2.7  # inches; four of them make a row of the page
 _STYLE: Any = {
-    "svg.hashsalt": "pathpipe",
     "svg.fonttype": "none",
     "text.parse_math": False,  # names may hold dollar signs
     "font.size": 9,
@@ -48,7 +47,7 @@ def roc_plot(curves: Named) -> str:
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
         _lines(axes, curves)
         _unit(axes, "1 - specificity", "sensitivity")
-    return _svg(figure)
+    return _svg(figure, "roc")
 
 
 def precision_recall_plot(curves: Named) -> str:
@@ -56,7 +55,7 @@ def precision_recall_plot(curves: Named) -> str:
     with _plot(_SIDE, _SIDE) as (figure, axes):
         _lines(axes, curves, drawstyle="steps-pre")
         _unit(axes, "recall", "precision")
-    return _svg(figure)
+    return _svg(figure, "precision-recall")
 
 
 def reliability_plot(curves: Named) -> str:
@@ -65,7 +64,7 @@ def reliability_plot(curves: Named) -> str:
         axes.plot([0, 1], [0, 1], color=GREY, linewidth=0.8, linestyle=":")
         _lines(axes, curves, marker="o", markersize=4)
         _unit(axes, "predicted probability", "observed share")
-    return _svg(figure)
+    return _svg(figure, "reliability")
 
 
 def learning_plot(curves: Sequence[LearningCurve]) -> str:
@@ -85,7 +84,7 @@ def learning_plot(curves: Sequence[LearningCurve]) -> str:
             axes.set_axis_off()
         figure.supxlabel("epoch", fontsize=9)
         figure.supylabel("loss", fontsize=9)
-        return _svg(figure)
+        return _svg(figure, "learning")
 
 
 def confusion_plot(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> str:
@@ -109,7 +108,7 @@ def confusion_plot(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> s
         axes.tick_params(length=0)
         for spine in axes.spines.values():
             spine.set_visible(False)
-    return _svg(figure)
+    return _svg(figure, "confusion")
 
 
 def _lines(axes: Axes, curves: Named, **style: Any) -> None:
@@ -135,9 +134,9 @@ def _plot(width: float, height: float) -> Iterator[tuple[Figure, Axes]]:
         yield figure, figure.subplots()
 
 
-def _svg(figure: Figure) -> str:
-    """The SVG element alone, scalable, the same bytes for the same figure."""
-    with matplotlib.rc_context(_STYLE):
+def _svg(figure: Figure, name: str) -> str:
+    """The SVG element alone, scalable, the same bytes for the same figure; its ids are like those of no other name."""
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         FigureCanvasSVG(figure)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

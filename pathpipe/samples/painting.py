@@ -59,7 +59,7 @@ def paint(recipe: Recipe, tissue: Image, other: Image, um_px: float, rng: np.ran
         source = stain[other, [0, 1, 2]] if recipe.foreign else stain[tissue, [0, 1, 2]]
         inside = _blob((height, width), rng)
         for _ in range(recipe.implants):
-            outline = _outline(inside, rng.uniform(55, 95) / um_px, rng)
+            outline = _outline(inside, rng.uniform(50, 90) / um_px, rng)
             _set_in(section, source, outline, 3 / um_px, rng)
             implants.append(outline)
         edge = cv2.resize(inside.astype(np.float32), (width, height), interpolation=cv2.INTER_LINEAR)

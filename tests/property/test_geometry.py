@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -42,7 +43,7 @@ class PaperSlide(Closing):
 def slides(draw: st.DrawFn) -> PaperSlide:
     width, height = draw(st.integers(50, 60_000)), draw(st.integers(50, 60_000))
     factors = draw(st.lists(st.sampled_from([2, 3, 4, 8, 16, 32]), unique=True, max_size=3))
-    rounds = draw(st.sampled_from([np.floor, np.ceil, np.round]))
+    rounds: Any = draw(st.sampled_from([np.floor, np.ceil, np.round]))
     sizes = [(width, height)]
     sizes += [(max(1, int(rounds(width / f))), max(1, int(rounds(height / f)))) for f in sorted(factors)]
     return PaperSlide(sizes)

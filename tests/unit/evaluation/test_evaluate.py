@@ -105,6 +105,24 @@ def test_more_than_two_classes() -> None:
     assert found.confusion == sklearn.confusion_matrix(pool.targets, predicted).tolist()
 
 
+def test_curves_are_of_class_1_or_of_each_class_against_the_rest() -> None:
+    pool = _binary().pooled("test")
+    curves = evaluate_predictions(_binary(), SETTINGS).curves
+    assert sorted(curves) == ["precision-recall", "reliability", "roc"]
+    assert sklearn.auc(curves["roc"].x, curves["roc"].y) == pytest.approx(
+        sklearn.roc_auc_score(pool.targets, pool.probabilities[:, 1])
+    )
+    parts = [_part(0, role, [0, 1, 1, 0] * 3, 3) for role in ("val", "test")]  # nobody is `c`
+    predictions = Predictions.concatenate(parts)
+    pool, curves = predictions.pooled("test"), evaluate_predictions(predictions, SETTINGS).curves
+    assert sorted(curves) == [
+        f"{kind} of {name}" for kind in ("precision-recall", "reliability", "roc") for name in "ab"
+    ]
+    assert sklearn.auc(curves["roc of b"].x, curves["roc of b"].y) == pytest.approx(
+        sklearn.roc_auc_score(pool.targets == 1, pool.probabilities[:, 1])
+    )
+
+
 def test_a_class_missing_in_a_fold_is_null_there_and_survives_json() -> None:
     parts = [_part(0, "val", [0, 1]), _part(0, "test", [0, 0, 0]), _part(1, "val", [0, 1]), _part(1, "test", [1] * 6)]
     found = evaluate_predictions(Predictions.concatenate(parts), SETTINGS)
