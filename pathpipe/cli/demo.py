@@ -33,7 +33,7 @@ def demo(
 
     started = time.monotonic()
     console = stderr_console()
-    console.print("[bold]This is a demonstration.[/bold] " + NOTICE, highlight=False)
+    console.print("[bold]This is a demonstration.[/bold] " + NOTICE, highlight=False, soft_wrap=True)
     with Progress(console=console, transient=True, disable=quiet or not console.is_terminal) as bars:
         task = bars.add_task("making slides")
         build_demo_cohort(out, lambda done, total: bars.update(task, completed=done, total=total))

@@ -7,6 +7,7 @@ import os
 import time
 from collections import deque
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
@@ -127,7 +128,8 @@ def _in_processes(
 def _hand_over(worker: _Worker, waiting: deque[str]) -> None:
     worker.key = waiting.popleft() if waiting else None
     if worker.key is not None:
-        worker.connection.send(worker.key)
+        with suppress(BrokenPipeError):  # dead already: its end of the pipe says so to whoever waits on it
+            worker.connection.send(worker.key)
 
 
 def _listen(worker: _Worker, run: Run, stages: Sequence[str], listener: Listener) -> list[Receipt] | None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from tests.integration.conftest import SMALL, Call, write_slide
+from tests.integration.conftest import SMALL, Call, environment, write_slide
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -87,3 +89,25 @@ def test_stale_results_are_named_and_left_alone(pathpipe: Call, extracted: Path)
     assert "--stale remake" in refused.stderr
     assert _digests(extracted / "tiles") == before
     pathpipe("tile", extracted)  # the run's own settings still stand
+
+
+def test_a_reader_that_crashes_costs_its_own_slides(troubled: Path, tmp_path: Path) -> None:
+    """A plug-in reader that takes its process down with it, as a native library does on a corrupt file."""
+    plugin = tmp_path / "plugin"
+    info = plugin / "their_readers-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-readers\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[pathpipe.readers]\ncrash = their_readers:crash\n")
+    (plugin / "their_readers.py").write_text(
+        "import os\nfrom pathpipe.slides.readers.openslide import OpenSlideSlide\n"
+        "def crash(path):\n    os._exit(11) if path.stem == 'good' else None\n    return OpenSlideSlide(path)\n"
+    )
+    command = [sys.executable, "-m", "pathpipe", "tile", str(troubled), "-o", str(tmp_path / "run"), *SMALL]
+    command += ["--reader", "crash", "--workers", "2"]
+    done = subprocess.run(
+        command, env={**environment(), "PYTHONPATH": str(plugin)}, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 1, done.stderr
+    assert "failed: tissue good: the process that worked on it died (exit 11)" in done.stderr
+    assert sorted(path.stem for path in (tmp_path / "run" / "tiles").glob("*.h5")) == ["also good", "empty"]
+    assert json.loads((tmp_path / "run" / "receipts" / "tissue" / "good.json").read_text())["state"] == "failed"

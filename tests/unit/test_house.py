@@ -77,3 +77,14 @@ def test_no_path_of_a_machine_is_in_the_repository() -> None:
         if name and path.is_file() and path.suffix in (".py", ".md", ".yaml", ".toml", ".j2", ""):
             text = path.read_text(errors="ignore")
             assert f"{home}/" not in text and here not in text, name
+
+
+def test_names_for_notebooks_load_when_used() -> None:
+    import pathpipe
+
+    assert set(dir(pathpipe)) == set(pathpipe.__all__)
+    for name in pathpipe.__all__:
+        if name != "__version__":
+            assert getattr(pathpipe, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute `nothing`"):
+        _ = pathpipe.nothing
