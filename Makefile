@@ -11,6 +11,7 @@ setup: $(READY)
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
+	$(BIN)/python -c "import torch, timm, pathpipe"  # shows now what is broken, and compiles once for all test workers
 	touch $@
 
 demo: $(READY)
