@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
 from pathpipe.errors import SlideError
 from pathpipe.registry import Registry
 from pathpipe.slides.slide import Slide
-from pathpipe.slides.tiff import is_tiff, read_tiff_facts
+from pathpipe.slides.tiff import TiffFacts, is_tiff, read_tiff_facts
 
 READERS = Registry(
     "reader",
@@ -20,6 +21,7 @@ READERS = Registry(
 )
 _PICTURES = (b"\x89PNG", b"\xff\xd8\xff")
 _PLAIN_TIFF = "generic-tiff"
+_COVERED = ".mrxs"  # a picture by its first bytes, but only the cover of a folder of pixels
 
 
 def open_slide(path: Path, reader: str = "auto") -> Slide:
@@ -38,7 +40,7 @@ def open_slide(path: Path, reader: str = "auto") -> Slide:
     if reader != "auto":
         slide: Slide = READERS[reader](path)
         return slide
-    if _starts_with(path, _PICTURES):
+    if _starts_with(path, _PICTURES) and path.suffix.lower() != _COVERED:
         slide = READERS["image"](path)
         return slide
     if is_tiff(path):
@@ -54,12 +56,26 @@ def _open_tiff(path: Path) -> Slide:
         if "52479" in refusal.what or "compression" in refusal.what.lower():
             raise SlideError(refusal.what, where=path.name, hint="convert it to a JPEG or LZW TIFF") from None
         return _first_that_opens(path, ["tiffslide", *_plugins()])
-    if slide.vendor == _PLAIN_TIFF:
-        facts = read_tiff_facts(path)
-        if len(facts.level_sizes) > len(slide.levels):
-            slide.close()
-            slide = READERS["tiffslide"](path)
+    if slide.vendor != _PLAIN_TIFF:
+        return slide
+    try:
+        if _openslide_sees_all(slide, read_tiff_facts(path)):
+            return slide
+    except SlideError:
+        slide.close()
+        raise
+    slide.close()
+    slide = READERS["tiffslide"](path)
     return slide
+
+
+def _openslide_sees_all(slide: Slide, facts: TiffFacts) -> bool:
+    """OpenSlide reads neither the SubIFDs of a TIFF nor its OME-XML."""
+    if len(facts.level_sizes) > len(slide.levels):
+        return False
+    if facts.ome_mpp is None:
+        return True
+    return slide.mpp is not None and math.isclose(slide.mpp.x, facts.ome_mpp[0], rel_tol=0.01)
 
 
 def _first_that_opens(path: Path, names: list[str]) -> Slide:
@@ -100,5 +116,11 @@ def _refuse_what_is_no_file(path: Path) -> None:
         raise SlideError("is a folder, not a slide", where=where, hint="give the slide file inside it")
     if status.st_size == 0:
         raise SlideError("is empty (0 bytes)", where=where, hint="copy the file again from its source")
+    if path.suffix.lower() == _COVERED and not path.with_suffix("").is_dir():
+        raise SlideError(
+            f"has no pixels: the folder `{path.stem}` that belongs beside it is missing",
+            where=where,
+            hint="copy the folder of the same name too",
+        )
     if not os.access(path, os.R_OK):
         raise SlideError("may not be read", where=where, hint="check the permissions of file and folder")

@@ -41,6 +41,15 @@ def resolve_mpp(slide: Slide, override: float | None, policy: str) -> Mpp:
     )
 
 
+def stated_number(text: str | None) -> float | None:
+    """A positive number as a file states it, or None where there is none."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if value > 0 else None
+
+
 def _credible(mpp: Mpp, slide: Slide) -> Mpp:
     for value in (mpp.x, mpp.y):
         if not (math.isfinite(value) and MIN_MPP <= value <= MAX_MPP):

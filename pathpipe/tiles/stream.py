@@ -94,7 +94,12 @@ def resize_tile(region: Pixels, tile_px: int) -> Pixels:
     height, width = region.shape[:2]
     if (height, width) == (tile_px, tile_px):
         return region
-    # A read within 2% of the tile is a matter of um/px rounding: area means there would only blur unevenly.
-    shrinking = min(height, width) > tile_px * 1.02
-    method = cv2.INTER_AREA if shrinking else cv2.INTER_CUBIC
-    return np.asarray(cv2.resize(region, (tile_px, tile_px), interpolation=method))
+    # Each axis by itself: rectangular pixels may shrink along one only. A read within 2% of the tile is a matter of
+    # um/px rounding: area means there would only blur unevenly.
+    limit = tile_px * 1.02
+    smaller = (tile_px if width > limit else width, tile_px if height > limit else height)
+    if smaller != (width, height):
+        region = np.asarray(cv2.resize(region, smaller, interpolation=cv2.INTER_AREA), np.uint8)
+    if smaller == (tile_px, tile_px):
+        return region
+    return np.asarray(cv2.resize(region, (tile_px, tile_px), interpolation=cv2.INTER_CUBIC))

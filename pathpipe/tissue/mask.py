@@ -54,7 +54,10 @@ class TissueMask:
     @property
     def empty_reason(self) -> str | None:
         """Why there is nothing, or None where there is something."""
-        return None if self.mask.any() else "no tissue found"
+        if self.mask.any():
+            return None
+        dropped = self.removed_um2.get("small pieces", 0)
+        return f"no tissue found but pieces too small to keep ({dropped:.0f} um2)" if dropped else "no tissue found"
 
     def fraction(self, xy0: npt.NDArray[np.int64], side0: tuple[float, float]) -> npt.NDArray[np.float32]:
         """Share of tissue in boxes, exact for boxes that cut through mask pixels.

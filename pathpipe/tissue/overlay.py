@@ -38,7 +38,8 @@ def draw_overlay(
     thumbnail = read_thumbnail(slide, max(slide.size0) / width_px)
     picture = _grown(thumbnail.pixels, width_px)
     height, width = picture.shape[:2]
-    scale0 = (slide.size0[0] / width, slide.size0[1] / height)
+    grown = width / thumbnail.pixels.shape[1], height / thumbnail.pixels.shape[0]
+    scale0 = (thumbnail.scale0[0] / grown[0], thumbnail.scale0[1] / grown[1])
     shaded = picture.copy()
     corners = np.round(_boxes(xy0, side0) / np.asarray(scale0) * (1 << _SHIFT)).astype(np.int32)
     cv2.fillPoly(shaded, list(corners), GRID, cv2.LINE_AA, _SHIFT)

@@ -112,7 +112,7 @@ def read_tissue(path: Path) -> TissueMask:
             colour=facts["colour"],
             warning=facts["warning"],
         )
-    except (KeyError, TypeError, IndexError, json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (OSError, KeyError, TypeError, IndexError, ValueError) as error:
         raise StoreError(
             f"isn't a tissue file of pathpipe, or is damaged ({error!r})",
             where=str(path),

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from pathpipe.errors import SlideError
+from pathpipe.slides.alpha import over_white
 from pathpipe.slides.slide import Box, Closing, Mpp, Pixels, make_levels
-
-MAX_PIXELS = 400_000_000  # 1.2 GB of RGB
+from pathpipe.slides.tiff import COPY_AGAIN
 
 
 class ImageSlide(Closing):
@@ -48,21 +48,19 @@ class ImageSlide(Closing):
 def _load(path: Path) -> tuple[Pixels, str]:
     try:
         with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise SlideError(
-                    f"a flat picture of {image.width} x {image.height} px is too large to hold in memory",
-                    where=path.name,
-                    hint="convert it to a tiled pyramidal TIFF (e.g. `vips tiffsave --tile --pyramid`)",
-                )
             if image.mode in ("L", "LA", "1", "I", "I;16", "F", "CMYK"):
                 raise SlideError(f"not an RGB slide: picture mode {image.mode}", where=path.name)
             kind = (image.format or "picture").lower()
-            rgba = image.convert("RGBA")
+            if not image.has_transparency_data:
+                return np.asarray(image.convert("RGB")), kind
+            return over_white(np.asarray(image.convert("RGBA"))), kind
     except UnidentifiedImageError:
         raise SlideError("not a picture that can be read", where=path.name) from None
-    except (OSError, SyntaxError, ValueError) as error:
-        raise SlideError(f"damaged: {error}", where=path.name) from None
     except Image.DecompressionBombError:
-        raise SlideError("too many pixels for a flat picture", where=path.name) from None
-    white = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-    return np.asarray(Image.alpha_composite(white, rgba))[..., :3], kind
+        raise SlideError(
+            "a flat picture too large to hold in memory",
+            where=path.name,
+            hint="convert it to a tiled pyramidal TIFF (e.g. `vips tiffsave --tile --pyramid`)",
+        ) from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise SlideError(f"damaged: {error}", where=path.name, hint=COPY_AGAIN) from None

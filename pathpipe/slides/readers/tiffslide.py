@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from pathlib import Path
 
-import imagecodecs
 import numpy as np
-import tifffile
 import tiffslide
 
 from pathpipe.errors import SlideError
+from pathpipe.slides.alpha import over_white
+from pathpipe.slides.resolution import stated_number
 from pathpipe.slides.slide import Box, Closing, Mpp, Pixels, make_levels
-from pathpipe.slides.tiff import is_tiff, read_tiff_facts
-
-_DAMAGE = (tifffile.TiffFileError, ValueError, OSError, RuntimeError, KeyError, imagecodecs.DelayedImportError)
+from pathpipe.slides.tiff import COPY_AGAIN, DAMAGE, is_tiff, one_line, read_tiff_facts
 
 
 class TiffSlideSlide(Closing):
@@ -30,35 +29,32 @@ class TiffSlideSlide(Closing):
     def __init__(self, path: Path) -> None:
         if not is_tiff(path):
             raise SlideError("not a TIFF file", where=path.name)
-        facts = read_tiff_facts(path)
+        self._facts = read_tiff_facts(path)
         self.path = path
+        handle, self.properties = _open(path)
         # One region at a time: tiffslide's store seeks in one shared file.
-        self._lock = threading.Lock()
-        self._pid = os.getpid()
-        self._handle = _open(path)
-        self.properties = {str(key): str(value) for key, value in self._handle.properties.items() if value is not None}
-        self.vendor = self.properties.get("tiffslide.vendor", "ome-tiff" if facts.ome else "tiff")
-        self.levels = make_levels([(int(w), int(h)) for w, h in self._handle.level_dimensions])
+        self._own = (os.getpid(), threading.Lock(), handle)
+        self.vendor = self.properties.get("tiffslide.vendor", "ome-tiff" if self._facts.ome else "tiff")
+        self.levels = make_levels(list(self._facts.level_sizes))
         self.size0 = self.levels[0].size_px
-        self.mpp = self._stated_mpp(facts.ome)
-        power = self.properties.get("tiffslide.objective-power")
-        self.objective = float(power) if power else None
+        self.mpp = self._stated_mpp()
+        self.objective = stated_number(self.properties.get("tiffslide.objective-power"))
         self.bounds: Box | None = None
 
-    def _stated_mpp(self, ome: bool) -> Mpp | None:
-        try:
-            x, y = (float(self.properties[f"tiffslide.mpp-{axis}"]) for axis in "xy")
-        except (KeyError, ValueError):
+    def _stated_mpp(self) -> Mpp | None:
+        if self._facts.ome_mpp is not None:
+            return Mpp(*self._facts.ome_mpp, "OME PhysicalSize")
+        x, y = (stated_number(self.properties.get(f"tiffslide.mpp-{axis}")) for axis in "xy")
+        if x is None or y is None:
             return None
         named = self.properties.get("tiffslide.vendor")
-        source = f"{named} property" if named else "OME PhysicalSize" if ome else "TIFF resolution tags"
-        return Mpp(x, y, source) if x > 0 and y > 0 else None
+        return Mpp(x, y, f"{named} property" if named else "TIFF resolution tags")
 
     def read(self, xy0: tuple[int, int], level: int, size_px: tuple[int, int]) -> Pixels:
         """See `Slide.read`."""
         width, height = self.levels[level].size_px
         down_x, down_y = self.levels[level].downsample
-        left, top = int(xy0[0] / down_x), int(xy0[1] / down_y)
+        left, top = math.floor(xy0[0] / down_x + 0.5), math.floor(xy0[1] / down_y + 0.5)
         out = np.full((size_px[1], size_px[0], 3), 255, np.uint8)
         x1, y1 = max(left, 0), max(top, 0)
         x2, y2 = min(left + size_px[0], width), min(top + size_px[1], height)
@@ -66,27 +62,38 @@ class TiffSlideSlide(Closing):
             return out
         # tiffslide truncates location / downsample: aim at the middle of the wanted pixel
         location = (int((x1 + 0.5) * down_x), int((y1 + 0.5) * down_y))
+        lock, handle = self._own_handle()
         try:
-            with self._lock:
-                if self._pid != os.getpid():
-                    self._handle, self._pid = _open(self.path), os.getpid()
-                region = self._handle.read_region(location, level, (x2 - x1, y2 - y1), as_array=True)
-        except _DAMAGE as error:
+            with lock:
+                raw = handle.read_region(location, level, (x2 - x1, y2 - y1), as_array=True)
+        except DAMAGE as error:
             raise SlideError(
-                f"damaged: level {level} can't be read at {xy0}: {error}",
+                f"damaged: level {level} can't be read at {xy0}: {one_line(error)}",
                 where=self.path.name,
-                hint="copy the file again from its source and compare sizes; or leave the slide out",
+                hint=COPY_AGAIN,
             ) from None
+        region = np.asarray(raw, np.uint8)
+        if self._facts.alpha != "none":
+            region = over_white(region, self._facts.alpha == "premultiplied")
         out[y1 - top : y2 - top, x1 - left : x2 - left] = region[..., :3]
         return out
 
+    def _own_handle(self) -> tuple[threading.Lock, tiffslide.TiffSlide]:
+        # After a fork the file offset is shared with the parent, and the lock may be held by a thread that isn't here.
+        pid, lock, handle = self._own
+        if pid != os.getpid():
+            lock, handle = threading.Lock(), _open(self.path)[0]
+            self._own = (os.getpid(), lock, handle)
+        return lock, handle
+
     def close(self) -> None:
         """Let go of the file."""
-        self._handle.close()
+        self._own[2].close()
 
 
-def _open(path: Path) -> tiffslide.TiffSlide:
+def _open(path: Path) -> tuple[tiffslide.TiffSlide, dict[str, str]]:
     try:
-        return tiffslide.TiffSlide(path)
-    except (*_DAMAGE, NotImplementedError, AttributeError) as error:
-        raise SlideError(f"tiffslide can't open it: {error}", where=path.name) from None
+        handle = tiffslide.TiffSlide(path)
+        return handle, {str(key): str(value) for key, value in handle.properties.items() if value is not None}
+    except DAMAGE as error:
+        raise SlideError(f"tiffslide can't open it: {one_line(error)}", where=path.name) from None

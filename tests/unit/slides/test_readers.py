@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -188,6 +189,40 @@ def test_mrxs_identity_is_that_of_its_folder(tmp_path: Path) -> None:
     before = slide_fingerprint(tmp_path / "a.mrxs")
     (tmp_path / "a" / "Data0000.dat").write_text("PIXELS")
     assert slide_fingerprint(tmp_path / "a.mrxs") != before
+
+
+def test_the_cover_of_an_mrxs_slide_is_not_taken_for_the_slide(tmp_path: Path) -> None:
+    cover = tmp_path / "a.mrxs"  # a JPEG picture of the slide
+    Image.fromarray(position_pixels((300, 200))).save(cover, "JPEG")
+    with pytest.raises(SlideError, match="the folder `a` that belongs beside it is missing"):
+        open_slide(cover)
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "Slidedat.ini").write_text("[GENERAL]\n")
+    with pytest.raises(SlideError, match=r"no reader opens it .openslide"):
+        open_slide(cover)
+
+
+def test_tiffslide_takes_the_nearest_pixel_of_a_level(tmp_path: Path) -> None:
+    ramp = np.zeros((128, 512, 3), np.uint8)
+    ramp[..., 0] = np.arange(512) // 2
+    low = np.ascontiguousarray(ramp[::4, ::4])  # red is 2 x column
+    path = plain_tiff(tmp_path / "a.tif", ramp, (0.5, 0.5), [low])
+    with open_slide(path, "tiffslide") as slide:
+        first = [int(slide.read((x0, 40), 1, (3, 2))[0, 0, 0]) for x0 in (200, 201, 202, 203, 204)]
+        assert first == [100, 100, 102, 102, 102]
+        assert slide.read((-4, 0), 1, (3, 1))[0, :, 0].tolist() == [255, 0, 2]
+
+
+def test_a_lock_held_while_forking_does_not_stop_the_child(tmp_path: Path) -> None:
+    path = position_slide(tmp_path / "a.svs", [(128, 128)])
+    with open_slide(path, "tiffslide") as slide:
+        lock = slide._own[1]  # type: ignore[attr-defined]
+        with lock:  # as another thread of the parent may
+            pid = os.fork()
+            if pid == 0:
+                signal.alarm(5)  # ends a child that waits for ever
+                os._exit(0 if np.array_equal(slide.read((0, 0), 0, (9, 9)), position_pixels((9, 9))) else 3)
+            assert os.waitpid(pid, 0)[1] == 0
 
 
 def test_bundled_slide() -> None:

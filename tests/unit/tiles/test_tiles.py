@@ -113,6 +113,14 @@ def test_resize_keeps_means_and_leaves_right_sizes_alone() -> None:
     assert resize_tile(region, 128) is region
 
 
+def test_rectangular_pixels_shrink_along_one_axis_as_means() -> None:
+    region = np.random.default_rng(0).integers(0, 256, (64, 128, 3)).astype(np.uint8)
+    slow = region.reshape(64, 64, 2, 3).mean(axis=2)
+    assert np.abs(resize_tile(region, 64) - slow).max() <= 0.5
+    turned = resize_tile(np.ascontiguousarray(region.swapaxes(0, 1)), 64).swapaxes(0, 1)
+    assert np.abs(turned - slow).max() <= 0.5
+
+
 def _table(tmp_path: Path) -> TileTable:
     path = position_slide(tmp_path / "p.svs", [(2048, 1024), (512, 256)], mpp=0.25)
     options = TileSettings(mpp=0.5, tile_px=128, overlap_px=32, min_tissue=0.3)

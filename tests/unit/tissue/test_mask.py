@@ -81,6 +81,13 @@ def test_empty_slide_has_no_tissue_and_says_so() -> None:
     assert not mask.mask.any() and mask.empty_reason == "no tissue found" and mask.colour == {}
 
 
+def test_tissue_too_small_to_keep_is_named_as_the_reason() -> None:
+    picture = np.full((100, 100, 3), 244, np.uint8)
+    picture[40:50, 40:50] = (200, 120, 170)  # 10 x 10 px of 8 um, less 12 that smoothing takes off the corners
+    mask = segment_pixels(picture, (16, 16), MPP, SETTINGS)
+    assert mask.empty_reason == "no tissue found but pieces too small to keep (5632 um2)"
+
+
 def _disc() -> np.ndarray:
     picture = np.full((300, 300, 3), 244, np.uint8)
     cv2.circle(picture, (150, 150), 100, (200, 120, 170), -1)
@@ -188,7 +195,13 @@ def test_edited_polygons_count(tmp_path: Path) -> None:
     assert not mask.mask[25, 24] and mask.mask[25, 40]
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"pathpipe": 1}', '{"pathpipe": {"format": "x", "version": 1}}'])
+RAGGED = (
+    '{"pathpipe": {"format": "pathpipe-tissue", "version": 1, "mask": {"shape": [4, 4], "scale0": [1, 1]}}, '
+    '"features": [{"geometry": {"type": "Polygon", "coordinates": [[[1, 2], [3], [1, 2]]]}}]}'
+)
+
+
+@pytest.mark.parametrize("text", [RAGGED, "", "{}", '{"pathpipe": 1}', '{"pathpipe": {"format": "x", "version": 1}}'])
 def test_damaged_files_are_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "S1.geojson"
     path.write_text(text)
