@@ -83,7 +83,7 @@ def _look(stage: Stage, key: str, path: Path, expected: Provenance, settings: Ru
     if found.fingerprint == expected.fingerprint or settings.execution.stale == "keep":
         state: State = "empty" if made.state == "empty" else "current"
         return Receipt(stage.name, key, state, made.reason, None, found.fingerprint, counts=made.counts)
-    if settings.execution.stale == "remake":
+    if settings.execution.stale == "remake" or stage.view:
         return None
     changes = found.differences(expected)
     shown = "; ".join(changes[:3]) + (f"; and {len(changes) - 3} more" if len(changes) > 3 else "")

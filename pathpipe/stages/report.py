@@ -202,4 +202,5 @@ STAGE = Stage(
     output=lambda run, key, settings: run.report,
     make=make,
     check=check,
+    view=True,
 )

@@ -60,6 +60,7 @@ class Stage:
         make: Write `job.target`.
         check: Validate an artefact's content; raises StoreError.
         preflight: Raise now what would fail every unit, e.g. missing weights.
+        view: Its artefact only shows what lies elsewhere in the run: a stale one is made anew without asking.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Stage:
     make: Callable[[Job], Made]
     check: Callable[[Path], Made]
     preflight: Callable[[Run, RunSettings], None] | None = None
+    view: bool = False
 
     def provenance(self, run: Run, key: str, settings: RunSettings) -> Provenance:
         """What a current artefact of this unit would say of itself."""

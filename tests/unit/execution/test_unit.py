@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -157,3 +158,10 @@ def test_a_worker_that_lost_its_lease_does_not_publish(run: Run) -> None:
     receipt = bring_up_to_date(_stage(make), run, "S1", _settings())
     assert receipt.state == "failed" and "lease was lost" in (receipt.reason or "")
     assert not (run.folder / "toy" / "S1").exists()
+
+
+def test_a_stale_view_is_made_anew(run: Run) -> None:
+    view = replace(_stage(_write), view=True)
+    bring_up_to_date(view, run, "S1", _settings(mpp=0.5))
+    assert bring_up_to_date(view, run, "S1", _settings(mpp=0.25)).state == "done"
+    assert bring_up_to_date(replace(_stage(_never), view=True), run, "S1", _settings(mpp=0.25)).state == "current"
