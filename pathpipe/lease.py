@@ -6,6 +6,7 @@ keeps results whole: `publish` does that, so two owners at once waste time and c
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import json
 import os
@@ -19,6 +20,7 @@ from pathpipe.publish import process_alive
 
 BEAT_S = 30.0
 EXPIRY_S = 300.0
+_held: dict[str, Path] = {}  # token -> path of what this process holds, or was about to hold
 
 
 class Lease:
@@ -41,16 +43,18 @@ class Lease:
         path.parent.mkdir(parents=True, exist_ok=True)
         token = uuid.uuid4().hex
         owner = json.dumps({"host": socket.gethostname(), "pid": os.getpid(), "token": token})
+        _held[token] = path
         for _ in range(2):
             try:
                 descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
             except FileExistsError:
                 if not _take_away_dead(path, expiry_s):
-                    return None
+                    break
                 continue
             with os.fdopen(descriptor, "w") as file:
                 file.write(owner)
             return cls(path, token, beat_s)
+        del _held[token]
         return None
 
     def mine(self) -> bool:
@@ -61,13 +65,13 @@ class Lease:
         """Give the lease back; harmless if it was lost."""
         self._stop.set()
         self._thread.join()
-        if self.mine():
-            self.path.unlink(missing_ok=True)
+        _give_back(self._token)
 
     def _beat(self, beat_s: float) -> None:
         while not self._stop.wait(beat_s):
             if self.mine():
-                os.utime(self.path)
+                with contextlib.suppress(FileNotFoundError):  # taken away between the two lines
+                    os.utime(self.path)
 
     def __enter__(self) -> Lease:
         return self
@@ -76,6 +80,20 @@ class Lease:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.release()
+
+
+def _give_back(token: str) -> None:
+    path = _held.get(token)
+    if path is not None and _owner(path).get("token") == token:
+        path.unlink(missing_ok=True)
+    _held.pop(token, None)
+
+
+@atexit.register
+def _give_all_back() -> None:
+    """An interrupt may fall between taking a lease and the `with` that gives it back, or inside giving it back."""
+    for token in list(_held):
+        _give_back(token)
 
 
 def _owner(path: Path) -> dict[str, object]:

@@ -92,3 +92,13 @@ def test_a_lost_lease_is_noticed_and_not_removed(tmp_path: Path) -> None:
     assert not lease.mine()
     lease.release()
     assert path.exists()
+
+
+def test_what_an_interrupt_left_is_given_back_at_exit(tmp_path: Path) -> None:
+    code = "import sys; from pathlib import Path; from pathpipe.lease import Lease\n"
+    code += "assert Lease.acquire(Path(sys.argv[1])); assert Lease.acquire(Path(sys.argv[2])) is None\n"
+    code += "raise KeyboardInterrupt\n"
+    _foreign(tmp_path / "theirs", age_s=0)
+    done = subprocess.run([sys.executable, "-c", code, tmp_path / "mine", tmp_path / "theirs"], capture_output=True)
+    assert b"KeyboardInterrupt" in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["theirs"]
