@@ -77,9 +77,11 @@ def write_features(
         features: (N, D), float16 or float32, in the row order of `table`.
 
     Raises:
-        StoreError: Rows and tiles don't match.
+        StoreError: Rows and tiles don't match, or the rows have another shape or type.
     """
     grid, plan = table.grid, table.grid.plan
+    if features.ndim != 2 or features.dtype.name not in DTYPES:
+        raise StoreError(f"rows must be (N, D) float16 or float32, not {features.shape} {features.dtype}", str(path))
     if len(features) != len(grid.xy0):
         raise StoreError(f"{len(features)} rows of features for {len(grid.xy0)} tiles", where=str(path))
     with h5py.File(path, "w", libver=("v110", "v110")) as file:

@@ -44,7 +44,7 @@ def describe(path: Path) -> Description:
             kind = str(file.attrs.get("format", ""))
             layout = _foreign_layout(file) if kind not in (FEATURES, TILES) else kind.replace("-", " ")
             facts = _shapes(file)
-    except OSError as error:
+    except (OSError, KeyError, RuntimeError) as error:  # h5py gives any of them for a damaged header
         raise StoreError(f"can't be opened as HDF5: {error}", where=str(path)) from None
     if kind == FEATURES:
         return _describe_features(path, layout, facts)

@@ -10,6 +10,7 @@ import json
 import os
 import struct
 import zlib
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -18,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pathpipe.errors import StoreError
+from pathpipe.publish import publish
 
 MAGIC = b"PPROWS1\n"
 _FRAME = struct.Struct("<QQI")  # first row, rows, crc32 of the frame's first 16 bytes and the payload
@@ -55,23 +57,18 @@ class RowFile:
 
     @classmethod
     def resume(cls, path: Path, layout: RowLayout) -> RowFile:
-        """Open `path` behind its last intact block, or start it anew when it was made for something else.
+        """Take over what is intact in `path`, or start anew when it was made for something else.
 
-        The caller holds the unit's lease, so nobody else writes here; a torn tail is cut off.
+        The intact blocks are copied to a file of this owner's own, which then takes the name: whoever had the file
+        before (a machine that slept through its lease) goes on writing to a file without a name and spoils nothing.
         """
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
-            file: BinaryIO = open(path, "r+b")  # noqa: SIM115 - kept open for the file's whole life
-            end, rows = _intact_prefix(file, layout)
-            if end:
-                file.truncate(end)
-                file.seek(end)
-                return cls(file, layout, rows)
-            file.close()
-        file = open(path, "w+b")  # noqa: SIM115
-        file.write(layout.header())
-        file.flush()
-        return cls(file, layout, 0)
+        with publish(path) as own, ExitStack() as closing:
+            file: BinaryIO = closing.enter_context(open(own, "w+b"))
+            file.write(layout.header())
+            rows = _copy_intact(path, file, layout) if path.exists() else 0
+            file.flush()
+            closing.pop_all()  # it stays open under its new name
+        return cls(file, layout, rows)
 
     def append(self, block: npt.NDArray[Any]) -> None:
         """Commit a block of rows, (n, dim) in the layout's type.
@@ -134,12 +131,14 @@ def _read_block(file: BinaryIO, layout: RowLayout, expected_first: int) -> npt.N
     return np.frombuffer(payload, layout.dtype).reshape(count, layout.dim)
 
 
-def _intact_prefix(file: BinaryIO, layout: RowLayout) -> tuple[int, int]:
-    """(end of the last intact block, rows); (0, 0) when the file was made for something else."""
-    header = layout.header()
-    if file.read(len(header)) != header:
-        return 0, 0
-    end, rows = len(header), 0
-    while (block := _read_block(file, layout, rows)) is not None:
-        end, rows = file.tell(), rows + len(block)
-    return end, rows
+def _copy_intact(source: Path, target: BinaryIO, layout: RowLayout) -> int:
+    """Append the intact blocks of `source` to `target`; how many rows they hold, 0 when it was made for others."""
+    header, rows = layout.header(), 0
+    with open(source, "rb") as file:
+        if file.read(len(header)) != header:
+            return 0
+        while (block := _read_block(file, layout, rows)) is not None:
+            payload = block.tobytes()
+            target.write(_frame(rows, len(block), payload) + payload)
+            rows += len(block)
+    return rows

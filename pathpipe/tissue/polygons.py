@@ -47,13 +47,9 @@ def fill(polygons: list[list[Ring]], scale0: tuple[float, float], shape: tuple[i
     """
     height, width = shape
     canvas = np.zeros((2 * height, 2 * width), np.uint8)
-    # large first: what lies in another polygon's hole is smaller than it, and is painted after the hole
-    for outer, *holes in sorted(polygons, key=lambda rings: -cv2.contourArea(rings[0].astype(np.float32))):
-        cv2.fillPoly(canvas, [_fixed(outer, scale0)], 1, shift=_FIXED_POINT_BITS)
-        for hole in holes:
-            cv2.fillPoly(canvas, [_fixed(hole, scale0)], 0, shift=_FIXED_POINT_BITS)
-            # a hole's ring runs on the tissue around it, so the ring itself stays tissue
-            cv2.polylines(canvas, [_fixed(hole, scale0)], True, 1, shift=_FIXED_POINT_BITS)
+    for rings in polygons:
+        # all rings in one call: even-odd filling leaves a hole as it was, be it inside another polygon
+        cv2.fillPoly(canvas, [_fixed(ring, scale0) for ring in rings], 1, shift=_FIXED_POINT_BITS)
     return np.asarray(canvas[::2, ::2] & canvas[1::2, 1::2], dtype=bool)
 
 
@@ -121,13 +117,24 @@ def read_tissue(path: Path) -> TissueMask:
 
 
 def read_polygons(content: dict[str, Any]) -> list[list[Ring]]:
-    """Polygons and multi-polygons of a GeoJSON FeatureCollection, in its own coordinates."""
+    """Polygons and multi-polygons of a GeoJSON FeatureCollection, in its own coordinates.
+
+    Raises:
+        ValueError: A ring has fewer than three corners, or a coordinate that is no number.
+    """
     polygons: list[list[Ring]] = []
     for feature in content["features"]:
         geometry = feature["geometry"]
         many = {"Polygon": [geometry["coordinates"]], "MultiPolygon": geometry["coordinates"]}.get(geometry["type"], [])
-        polygons.extend([np.asarray(ring, np.float64)[:-1, :2] for ring in rings] for rings in many if rings)
+        polygons.extend([_open_ring(ring) for ring in rings] for rings in many if rings)
     return polygons
+
+
+def _open_ring(closed: list[list[float]]) -> Ring:
+    ring = np.asarray(closed, np.float64)[:-1, :2]
+    if len(ring) < 3 or not np.isfinite(ring).all():
+        raise ValueError("a ring of fewer than three corners, or with a corner that is no number")
+    return ring
 
 
 def _closed(ring: Ring) -> list[list[float]]:

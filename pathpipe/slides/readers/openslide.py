@@ -39,6 +39,8 @@ class OpenSlideSlide(Closing):
 
     def read(self, xy0: tuple[int, int], level: int, size_px: tuple[int, int]) -> Pixels:
         """See `Slide.read`."""
+        if not 0 <= level < len(self.levels):
+            raise SlideError(f"has no level {level}", where=self.path.name)
         try:
             image = self._own_handle().read_region(xy0, level, size_px)
         except openslide.OpenSlideError as error:

@@ -52,6 +52,8 @@ class TiffSlideSlide(Closing):
 
     def read(self, xy0: tuple[int, int], level: int, size_px: tuple[int, int]) -> Pixels:
         """See `Slide.read`."""
+        if not 0 <= level < len(self.levels):
+            raise SlideError(f"has no level {level}", where=self.path.name)
         width, height = self.levels[level].size_px
         down_x, down_y = self.levels[level].downsample
         left, top = math.floor(xy0[0] / down_x + 0.5), math.floor(xy0[1] / down_y + 0.5)
@@ -60,9 +62,9 @@ class TiffSlideSlide(Closing):
         x2, y2 = min(left + size_px[0], width), min(top + size_px[1], height)
         if x2 <= x1 or y2 <= y1:
             return out
-        # tiffslide truncates location / downsample: aim at the middle of the wanted pixel
-        location = (int((x1 + 0.5) * down_x), int((y1 + 0.5) * down_y))
         lock, handle = self._own_handle()
+        own_downsample = handle.level_downsamples[level]
+        location = (_location(x1, own_downsample), _location(y1, own_downsample))
         try:
             with lock:
                 raw = handle.read_region(location, level, (x2 - x1, y2 - y1), as_array=True)
@@ -89,6 +91,12 @@ class TiffSlideSlide(Closing):
     def close(self) -> None:
         """Let go of the file."""
         self._own[2].close()
+
+
+def _location(level_px: int, downsample: float) -> int:
+    """The level-0 px that leads tiffslide, which truncates location / downsample, to this px of the level."""
+    location = math.ceil(level_px * downsample)
+    return location if int(location / downsample) == level_px else location + 1
 
 
 def _open(path: Path) -> tuple[tiffslide.TiffSlide, dict[str, str]]:

@@ -75,6 +75,32 @@ def test_ids_are_unique_and_links_lead_somewhere(tmp_path: Path) -> None:
     assert len(links) == 6 and {link.removeprefix("#") for link in links} <= set(map(str, own))
 
 
+def test_headings_and_links_without_content_are_left_out(tmp_path: Path) -> None:
+    plain = tuple(replace(slide, overlay=None) for slide in _data().slides)
+    for data, gone, kept in (
+        (replace(_data(), slides=plain), "tissue", "training"),
+        (replace(_data(), split=(), curves=()), "training", "tissue"),
+    ):
+        page = _Page(_render(tmp_path, data))
+        ids = {attributes.get("id") for _, attributes in page.tags}
+        links = {attributes["href"] for tag, attributes in page.tags if tag == "a"}
+        assert gone not in ids and f"#{gone}" not in links
+        assert kept in ids and f"#{kept}" in links
+    text = _render(tmp_path, replace(_data(), split=()))
+    assert "learning curves" in text and "Patients of each class" not in text
+    text = _render(tmp_path, replace(_data(), curves=()))
+    assert "learning curves" not in text and "Patients of each class" in text
+
+
+def test_pictures_that_enlarge_say_so(tmp_path: Path) -> None:
+    tags = _Page(_render(tmp_path, _data())).tags
+    enlarge = [attributes for tag, attributes in tags if attributes.get("class") == "zoom"]
+    assert len(enlarge) == 3
+    for attributes in enlarge:
+        assert (attributes["role"], attributes["tabindex"], attributes["aria-haspopup"]) == ("button", "0", "dialog")
+    assert next(attributes for tag, attributes in tags if tag == "dialog")["aria-label"] == "Enlarged picture"
+
+
 def test_header_cells_say_what_they_head(tmp_path: Path) -> None:
     for tag, attributes in _Page(_render(tmp_path, _data())).tags:
         if tag == "th":

@@ -122,9 +122,10 @@ def test_parts_without_data_are_left_out(tmp_path: Path) -> None:
 
 def test_a_thousand_slides_are_quick(tmp_path: Path) -> None:
     data = _data(1000)
-    started = time.monotonic()
-    assert len(_render(tmp_path, data)) < 2_000_000
-    assert time.monotonic() - started < 20
+    started = time.process_time()  # of this process alone: other workers share the machine
+    text = _render(tmp_path, data)
+    assert time.process_time() - started < 3
+    assert len(text) < 2_000_000 and text.count("Tissue and tiles of slide") == 1000
 
 
 @pytest.mark.parametrize(("value", "text"), [(None, "–"), (np.nan, "–"), (0.12345, "0.123"), (1234.5, "1,234.500")])
