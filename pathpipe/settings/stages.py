@@ -12,7 +12,7 @@ from pathpipe.settings.base import Settings
 class SlideSettings(Settings):
     """How slides are opened and how their resolution is found."""
 
-    reader: str = Field("auto", description="Reader: auto, openslide, tiffslide or image")
+    reader: str = Field("auto", description="Reader: auto, or one that `pathpipe doctor --readers` lists")
     mpp_policy: str = Field(
         "error",
         description="When a slide states no um/px: `error`; `objective` (10 / objective power); `default=X`",
@@ -32,17 +32,21 @@ class SlideSettings(Settings):
         return f"default={default:g}"
 
 
+Policy = Literal["exclude", "flag", "off"]
+
+
 class TissueSettings(Settings):
     """Where the tissue is."""
 
     mpp: float = Field(8.0, gt=0, le=64, description="Resolution of the mask, um/px")
-    threshold: float | None = Field(
-        None, ge=0, le=255, description="Fixed saturation threshold 0-255 in place of Otsu's"
+    method: str = Field("otsu", description="Way of finding tissue (docs/tissue.md lists them)")
+    method_settings: dict[str, Any] = Field(
+        default_factory=dict, description="Options of the method (docs/tissue.md lists them)"
     )
     min_area_um2: float = Field(20_000.0, ge=0, description="Smaller pieces of tissue are dropped, um2")
     max_hole_um2: float = Field(10_000.0, ge=0, description="Smaller holes are filled, um2")
     close_um: float = Field(32.0, ge=0, description="Gaps up to this width are closed, um")
-    pen: bool = Field(True, description="Leave out pen marks (blue, green, black, red ink)")
+    pen: Policy = Field("exclude", description="Pen marks (blue, green, red, black ink)")
 
 
 class TileSettings(Settings):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -35,11 +35,13 @@ class Level:
     Attributes:
         size_px: (width, height).
         downsample: Level-0 px per px of this level, (x, y), as floats: 3.9999 stays 3.9999.
+        shrinks: By which whole numbers the reader can shrink it while decoding, at less than the cost of all pixels.
     """
 
     index: int
     size_px: tuple[int, int]
     downsample: tuple[float, float]
+    shrinks: tuple[int, ...] = (1,)
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,24 @@ class Slide(Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+@runtime_checkable
+class ShrinkingSlide(Slide, Protocol):
+    """A slide whose levels can be shrunk while they are decoded; its levels say by how much."""
+
+    def read_shrunk(self, xy0: tuple[int, int], level: int, size_px: tuple[int, int], shrink: int) -> Pixels:
+        """Read a region of a level that is `shrink` times smaller than stored.
+
+        Args:
+            xy0: Top left corner, level-0 px; rounded to the nearest px of the shrunken level.
+            size_px: (width, height) in px of the shrunken level.
+            shrink: One of the level's `shrinks`.
+
+        Returns:
+            As `read`.
+        """
+        ...
 
 
 class Closing:

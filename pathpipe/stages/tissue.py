@@ -12,8 +12,9 @@ from pathpipe.slides.identity import slide_fingerprint
 from pathpipe.slides.open import open_slide
 from pathpipe.slides.resolution import resolve_mpp
 from pathpipe.stages.stage import Job, Made, Stage, sections
-from pathpipe.tissue.mask import TissueMask, segment
+from pathpipe.tissue.mask import TissueMask
 from pathpipe.tissue.polygons import read_tissue, write_tissue
+from pathpipe.tissue.segment import segment
 
 
 def inputs(run: Run, key: str, settings: RunSettings) -> dict[str, str]:
@@ -48,12 +49,12 @@ def _made(mask: TissueMask) -> Made:
     counts = {"tissue_mm2": round(mask.area_um2 / 1e6, 4)}
     if mask.empty_reason:
         return Made("empty", mask.empty_reason, counts)
-    return Made("done", mask.warning, counts)
+    return Made("done", "; ".join(mask.flags) or None, counts)
 
 
 STAGE = Stage(
     name="tissue",
-    version=1,
+    version=2,
     packages=("numpy", "opencv-python-headless", "openslide-python", "openslide-bin", "tiffslide"),
     what=sections("slide", "tissue"),
     inputs=inputs,

@@ -1,4 +1,4 @@
-"""The noun `TissueMask`, and its making from a slide."""
+"""The noun `TissueMask`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from pathpipe.settings import TissueSettings
-from pathpipe.slides.slide import Mpp, Pixels, Slide
-from pathpipe.tissue.holes import close_gaps, drop_small, fill_holes
-from pathpipe.tissue.otsu import saturation, saturation_threshold
-from pathpipe.tissue.pen import find_pen
-from pathpipe.tissue.thumbnail import read_thumbnail
+from pathpipe.slides.slide import Mpp
 
 BoolArray = npt.NDArray[np.bool_]
-MAX_PEN_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -27,19 +21,23 @@ class TissueMask:
         mask: (H, W) bool.
         scale0: Level-0 px per mask px, (x, y), placed as in `Thumbnail`.
         mpp: Resolution of level 0, um/px.
-        threshold: Saturation (0-255) above which a pixel is tissue.
+        method: What found it: a tissue method's name, or `given` for polygons from outside.
+        threshold: The number that parted tissue from glass, in the method's own unit, or None.
+        artefacts: Kind (`pen`, `blur`, ...) -> (H, W) bool, where it was seen, whether it was left out or only flagged.
         removed_um2: Reason -> area left out for it.
         colour: `mean` and `std` of R, G, B over tissue pixels of the mask's resolution; empty without tissue.
-        warning: Something a person should look at.
+        flags: Sentences a person should read.
     """
 
     mask: BoolArray
     scale0: tuple[float, float]
     mpp: Mpp
-    threshold: float
+    threshold: float | None = None
+    method: str = "otsu"
+    artefacts: Mapping[str, BoolArray] = field(default_factory=dict)
     removed_um2: Mapping[str, float] = field(default_factory=dict)
     colour: Mapping[str, list[float]] = field(default_factory=dict)
-    warning: str | None = None
+    flags: tuple[str, ...] = ()
 
     @property
     def pixel_um2(self) -> float:
@@ -96,51 +94,3 @@ def _at(
     upper = integral[r0, c0] * (1 - c) + integral[r0, c0 + 1] * c
     lower = integral[r0 + 1, c0] * (1 - c) + integral[r0 + 1, c0 + 1] * c
     return upper * (1 - r) + lower * r
-
-
-def segment(slide: Slide, mpp: Mpp, settings: TissueSettings) -> TissueMask:
-    """Find the tissue of a slide by saturation.
-
-    Args:
-        mpp: Resolution of level 0.
-
-    Returns:
-        A mask; all False, with its reason, where there is no tissue.
-
-    Raises:
-        SlideError: The slide can't be read.
-    """
-    thumbnail = read_thumbnail(slide, settings.mpp / mpp.mean)
-    return segment_pixels(thumbnail.pixels, thumbnail.scale0, mpp, settings)
-
-
-def segment_pixels(pixels: Pixels, scale0: tuple[float, float], mpp: Mpp, settings: TissueSettings) -> TissueMask:
-    """Find the tissue in a thumbnail, (H, W, 3) uint8."""
-    pixel_um2 = scale0[0] * mpp.x * scale0[1] * mpp.y
-    pixel_um = float(np.sqrt(pixel_um2))
-    saturated = saturation(pixels)
-    pen = find_pen(pixels, pixel_um) if settings.pen else np.zeros(saturated.shape, bool)
-    threshold = settings.threshold
-    if threshold is None:
-        threshold = saturation_threshold(saturated[~pen])
-    coloured = saturated > threshold
-    removed, warning = {}, None
-    if pen.any() and (coloured & pen).sum() > MAX_PEN_SHARE * coloured.sum() and (coloured & ~pen).any():
-        pen, warning = (
-            np.zeros_like(pen),
-            "pen detection took most of the tissue and was ignored: look at the overlay",
-        )
-    if pen.any():
-        removed["pen"] = float((coloured & pen).sum()) * pixel_um2
-    mask = close_gaps(coloured & ~pen, settings.close_um / pixel_um) & ~pen
-    mask = fill_holes(mask, settings.max_hole_um2 / pixel_um2) & ~pen
-    kept = drop_small(mask, settings.min_area_um2 / pixel_um2)
-    removed["small pieces"] = float(mask.sum() - kept.sum()) * pixel_um2
-    return TissueMask(kept, scale0, mpp, float(threshold), removed, _colour(pixels, kept), warning)
-
-
-def _colour(pixels: Pixels, mask: BoolArray) -> dict[str, list[float]]:
-    inside = pixels[mask].astype(np.float64)
-    if not len(inside):
-        return {}
-    return {"mean": np.round(inside.mean(0), 4).tolist(), "std": np.round(inside.std(0), 4).tolist()}

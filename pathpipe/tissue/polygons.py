@@ -15,7 +15,7 @@ from pathpipe.provenance import Provenance
 from pathpipe.slides.slide import Mpp
 from pathpipe.tissue.mask import BoolArray, TissueMask
 
-FORMAT, VERSION = "pathpipe-tissue", 1
+FORMAT, VERSION = "pathpipe-tissue", 2
 Ring = npt.NDArray[np.float64]  # (V, 2) x, y in level-0 px, not closed
 _FIXED_POINT_BITS = 8
 
@@ -76,9 +76,10 @@ def write_tissue(path: Path, mask: TissueMask, provenance: Provenance) -> None:
             "scale0": list(mask.scale0),
             "mpp": {"x": mask.mpp.x, "y": mask.mpp.y, "source": mask.mpp.source},
             "threshold": mask.threshold,
+            "method": mask.method,
             "removed_um2": dict(mask.removed_um2),
             "colour": dict(mask.colour),
-            "warning": mask.warning,
+            "flags": list(mask.flags),
         },
         "provenance": provenance.to_dict(),
     }
@@ -104,9 +105,10 @@ def read_tissue(path: Path) -> TissueMask:
             scale0=scale0,
             mpp=Mpp(**facts["mpp"]),
             threshold=facts["threshold"],
+            method=facts["method"],
             removed_um2=facts["removed_um2"],
             colour=facts["colour"],
-            warning=facts["warning"],
+            flags=tuple(facts["flags"]),
         )
     except (OSError, KeyError, TypeError, IndexError, ValueError) as error:
         raise StoreError(

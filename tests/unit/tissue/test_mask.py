@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,12 +25,13 @@ from pathpipe.slides.writer import SvsFormat, write_svs
 from pathpipe.testing.slides import position_slide
 from pathpipe.tissue import thumbnail as thumbnails
 from pathpipe.tissue.holes import close_gaps, drop_small, fill_holes
-from pathpipe.tissue.mask import TissueMask, segment, segment_pixels
-from pathpipe.tissue.otsu import FLOOR, saturation_threshold
+from pathpipe.tissue.mask import TissueMask
+from pathpipe.tissue.methods.otsu import FLOOR, saturation_threshold
 from pathpipe.tissue.overlay import draw_overlay, format_um, scale_bar_um
-from pathpipe.tissue.pen import find_pen
 from pathpipe.tissue.polygons import read_tissue, write_tissue
-from pathpipe.tissue.thumbnail import read_thumbnail
+from pathpipe.tissue.quality.pen import find_pen
+from pathpipe.tissue.segment import segment, segment_thumbnail
+from pathpipe.tissue.thumbnail import Thumbnail, read_thumbnail
 
 SETTINGS = TissueSettings()
 MPP = Mpp(0.5, 0.5, "test")
@@ -77,14 +79,14 @@ def test_threshold_stays_above_glass_and_below_pale_stain() -> None:
 
 def test_empty_slide_has_no_tissue_and_says_so() -> None:
     noise = np.random.default_rng(0).normal(243, 1.5, (200, 200, 3)).clip(0, 255).astype(np.uint8)
-    mask = segment_pixels(noise, (16, 16), MPP, SETTINGS)
+    mask = segment_thumbnail(Thumbnail(noise, (16, 16)), MPP, SETTINGS)
     assert not mask.mask.any() and mask.empty_reason == "no tissue found" and mask.colour == {}
 
 
 def test_tissue_too_small_to_keep_is_named_as_the_reason() -> None:
     picture = np.full((100, 100, 3), 244, np.uint8)
     picture[40:50, 40:50] = (200, 120, 170)  # 10 x 10 px of 8 um, less 12 that smoothing takes off the corners
-    mask = segment_pixels(picture, (16, 16), MPP, SETTINGS)
+    mask = segment_thumbnail(Thumbnail(picture, (16, 16)), MPP, SETTINGS)
     assert mask.empty_reason == "no tissue found but pieces too small to keep (5632 um2)"
 
 
@@ -95,7 +97,7 @@ def _disc() -> np.ndarray:
 
 
 def test_disc_is_found_with_its_area_and_colour() -> None:
-    mask = segment_pixels(_disc(), (16, 16), MPP, SETTINGS)
+    mask = segment_thumbnail(Thumbnail(_disc(), (16, 16)), MPP, SETTINGS)
     assert mask.area_um2 == pytest.approx(np.pi * 100**2 * 64, rel=0.02)
     assert mask.colour["mean"] == pytest.approx([200, 120, 170], abs=2)
 
@@ -106,11 +108,11 @@ def test_disc_is_found_with_its_area_and_colour() -> None:
 def test_ink_is_left_out(ink: tuple[int, int, int]) -> None:
     picture = _disc()
     cv2.line(picture, (20, 30), (280, 60), ink, 8)
-    plain = segment_pixels(_disc(), (16, 16), MPP, SETTINGS)
-    with_ink = segment_pixels(picture, (16, 16), MPP, SETTINGS)
+    plain = segment_thumbnail(Thumbnail(_disc(), (16, 16)), MPP, SETTINGS)
+    with_ink = segment_thumbnail(Thumbnail(picture, (16, 16)), MPP, SETTINGS)
     assert not with_ink.mask[25:45, 20:60].any()
     assert with_ink.area_um2 == pytest.approx(plain.area_um2, rel=0.06)
-    kept = segment_pixels(picture, (16, 16), MPP, TissueSettings(pen=False))
+    kept = segment_thumbnail(Thumbnail(picture, (16, 16)), MPP, TissueSettings(pen="off"))
     assert kept.area_um2 > plain.area_um2 or ink[0] < 30  # black has no saturation: it was never tissue
 
 
@@ -125,8 +127,8 @@ def test_ink_that_is_all_there_is_stays_with_a_warning() -> None:
     picture = np.full((300, 300, 3), 244, np.uint8)
     cv2.line(picture, (20, 30), (280, 60), (38, 62, 170), 30)
     cv2.circle(picture, (150, 200), 22, (200, 120, 170), -1)
-    mask = segment_pixels(picture, (16, 16), MPP, SETTINGS)
-    assert mask.warning is not None and "pen" in mask.warning and mask.mask[40:50, 140:160].any()
+    mask = segment_thumbnail(Thumbnail(picture, (16, 16)), MPP, SETTINGS)
+    assert "pen" in mask.flags[0] and mask.mask[40:50, 140:160].any()
 
 
 def test_holes_and_crumbs_by_area() -> None:
@@ -164,7 +166,9 @@ def test_fraction_is_exact_for_cut_pixels() -> None:
 def _mask() -> TissueMask:
     rng = np.random.default_rng(5)
     noise = cv2.GaussianBlur(rng.random((60, 80)).astype(np.float32), (0, 0), 2) > 0.5
-    return TissueMask(noise, (16.3, 15.9), Mpp(0.25, 0.26, "x"), 21.0, {"pen": 12.5}, {"mean": [1.0]}, "look")
+    return TissueMask(
+        noise, (16.3, 15.9), Mpp(0.25, 0.26, "x"), 21.0, "otsu", {}, {"pen": 12.5}, {"mean": [1.0]}, ("look",)
+    )
 
 
 def test_file_round_trip_and_provenance(tmp_path: Path) -> None:
@@ -173,7 +177,7 @@ def test_file_round_trip_and_provenance(tmp_path: Path) -> None:
     again = read_tissue(path)
     assert np.array_equal(again.mask, _mask().mask)
     assert (again.scale0, again.mpp, again.threshold) == (_mask().scale0, _mask().mpp, 21.0)
-    assert (again.removed_um2, again.colour, again.warning) == ({"pen": 12.5}, {"mean": [1.0]}, "look")
+    assert (again.removed_um2, again.colour, again.flags) == ({"pen": 12.5}, {"mean": [1.0]}, ("look",))
     found = read_provenance(path)
     assert found is not None and found.fingerprint == PROVENANCE.fingerprint
     first = path.read_bytes()

@@ -5,11 +5,38 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import numpy.typing as npt
+from pydantic import Field
 
+from pathpipe.settings import Settings
 from pathpipe.slides.slide import Pixels
+from pathpipe.tissue.method import Found, View
 
 FLOOR = 12.0  # saturation of JPEG noise and of tinted glass on real scans stays below this
 DARK = 30  # of 255: saturation of what is nearly black means nothing
+
+
+class Otsu:
+    """Pixels more saturated than a threshold found on each slide."""
+
+    class Options(Settings):
+        """Options of `otsu`."""
+
+        threshold: float | None = Field(None, ge=0, le=255, description="Fixed saturation 0-255 in place of Otsu's")
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def fingerprint(self) -> str:
+        """See `TissueMethod`."""
+        return ""
+
+    def find(self, view: View) -> Found:
+        """See `TissueMethod`."""
+        saturated = saturation(view.pixels)
+        threshold = self.options.threshold
+        if threshold is None:
+            threshold = saturation_threshold(saturated[~view.ink])
+        return Found(saturated > threshold, float(threshold))
 
 
 def saturation(pixels: Pixels) -> npt.NDArray[np.uint8]:

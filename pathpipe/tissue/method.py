@@ -1,0 +1,88 @@
+"""Ways of finding tissue by name, built in or from a user's package (entry-point group `pathpipe.tissue-methods`)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pathpipe.registry import Registry
+from pathpipe.settings import Settings, merge
+from pathpipe.slides.slide import Pixels
+
+BoolArray = npt.NDArray[np.bool_]
+
+METHODS = Registry(
+    "tissue-method",
+    {
+        "otsu": "pathpipe.tissue.methods.otsu:Otsu",
+    },
+)
+
+
+@dataclass(frozen=True)
+class View:
+    """What a method sees of a slide.
+
+    Attributes:
+        pixels: (H, W, 3) uint8, the whole slide.
+        pixel_um: Side of a pixel, um.
+        scale0: Level-0 px per pixel, (x, y).
+        ink: (H, W) bool, pixels that say nothing of the stain.
+    """
+
+    pixels: Pixels
+    pixel_um: float
+    scale0: tuple[float, float]
+    ink: BoolArray
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a method makes of it.
+
+    Attributes:
+        mask: (H, W) bool.
+        threshold: The number that parted tissue from glass, in the method's own unit; None where there is none.
+        finished: The method has filled holes and dropped small pieces by its own rules: the common ones are left out.
+        note: Something a person should look at.
+    """
+
+    mask: BoolArray
+    threshold: float | None = None
+    finished: bool = False
+    note: str | None = None
+
+
+class TissueMethod(Protocol):
+    """A way of finding tissue.
+
+    Attributes:
+        Options: Its settings; an inner class derived from `Settings`.
+    """
+
+    Options: type[Settings]
+
+    def __init__(self, options: Any) -> None: ...
+
+    def fingerprint(self) -> str:
+        """What else decides its result, e.g. the digest of a model file; empty where nothing does."""
+        ...
+
+    def find(self, view: View) -> Found:
+        """Find the tissue. Pure: equal views give equal masks."""
+        ...
+
+
+def tissue_method(name: str, options: Mapping[str, Any]) -> TissueMethod:
+    """The method of that name with its options.
+
+    Raises:
+        SettingsError: Unknown method, unknown option (with the nearest name) or a value out of bounds.
+    """
+    method = METHODS[name]
+    settings, _ = merge(method.Options, [(f"option of tissue method `{name}`", options)])
+    return method(settings)

@@ -1,0 +1,1 @@
+"""One file a way of finding tissue; `tissue/method.py` says what each must offer."""
