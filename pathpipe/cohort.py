@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ from pathpipe.registry import suggest
 
 _SUFFIXES = ".svs .tif .tiff .ndpi .mrxs .scn .vms .vmu .bif .svslide .qptiff .dcm .png .jpg .jpeg"
 SLIDE_SUFFIXES = frozenset(_SUFFIXES.split())
+FOLDER_SUFFIX = ".zarr"
 OWN_COLUMNS = ("slide_id", "path", "patient_id", "site", "mpp", "truth")
 
 
@@ -58,7 +59,7 @@ class Cohort:
         Raises:
             CohortError: With the row and column where something is wrong.
         """
-        if source.is_dir():
+        if source.is_dir() and not is_slide_folder(source):
             return cls(_from_folder(source))
         if not source.exists():
             raise CohortError("there is no such cohort table, folder or slide", where=str(source))
@@ -128,18 +129,12 @@ class Cohort:
 
 
 def _from_folder(folder: Path) -> tuple[SlideRow, ...]:
-    # followlinks stays off: a link that points back up would never end
-    paths = sorted(
-        Path(parent) / name
-        for parent, _, names in os.walk(folder)
-        for name in names
-        if Path(name).suffix.lower() in SLIDE_SUFFIXES and not name.startswith(".")
-    )
+    paths = sorted(_slides_below(folder))
     if not paths:
         raise CohortError(
             "holds no slide",
             where=str(folder),
-            hint=f"files ending in {' '.join(sorted(SLIDE_SUFFIXES))} are taken, at any depth",
+            hint=f"files ending in {' '.join(sorted(SLIDE_SUFFIXES))} and OME-Zarr folders are taken, at any depth",
         )
     stems = Counter(path.stem for path in paths)
     rows = []
@@ -149,6 +144,31 @@ def _from_folder(folder: Path) -> tuple[SlideRow, ...]:
         slide_id = path.stem if stems[path.stem] == 1 else "--".join(relative.parts)
         rows.append(SlideRow(slide_id, path.resolve(), slide_id, labels={}))
     return tuple(rows)
+
+
+def is_slide_folder(folder: Path) -> bool:
+    """Whether a folder is one slide: an OME-Zarr image. Other zarr folders, such as tables of features, are none."""
+    if folder.suffix.lower() != FOLDER_SUFFIX:
+        return False
+    for name in (".zattrs", "zarr.json"):
+        try:
+            text = (folder / name).read_text("utf-8")
+        except (OSError, UnicodeDecodeError):
+            continue
+        if '"multiscales"' in text or '"bioformats2raw.layout"' in text:
+            return True
+    return False
+
+
+def _slides_below(folder: Path) -> Iterator[Path]:
+    # followlinks stays off: a link that points back up would never end
+    for parent, folders, names in os.walk(folder):
+        zarrs = [name for name in folders if Path(name).suffix.lower() == FOLDER_SUFFIX]
+        folders[:] = [name for name in folders if name not in zarrs]  # 100,000 chunks lie below one
+        yield from (Path(parent) / name for name in zarrs if is_slide_folder(Path(parent) / name))
+        for name in names:
+            if Path(name).suffix.lower() in SLIDE_SUFFIXES and not name.startswith("."):
+                yield Path(parent) / name
 
 
 def _from_table(source: Path) -> tuple[SlideRow, ...]:

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 import pathpipe
-from pathpipe.cli import chain_commands, demo, listing, predict, store
+from pathpipe.cli import chain_commands, demo, listing, plan, predict, store
 from pathpipe.errors import ExitCode, PathpipeError
 
 app = typer.Typer(
@@ -46,6 +46,7 @@ def _global(
 
 
 demo.register(app)
+plan.register(app)
 chain_commands.register(app)
 predict.register(app)
 listing.register(app)

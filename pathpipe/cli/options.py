@@ -12,7 +12,7 @@ import yaml
 from pydantic.fields import FieldInfo
 
 from pathpipe.errors import SettingsError
-from pathpipe.settings import RunSettings
+from pathpipe.settings import Layer, RunSettings
 
 _SHORT = {"train.model_settings": "-s"}
 # Where two sections have a field of one name, the bare option belongs to this one; the other's carries its section.
@@ -56,13 +56,14 @@ def with_settings(*sections: str) -> Callable[[Callable[..., None]], Callable[..
     return decorate
 
 
-def origins(given: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, dict[str, Any]]]:
-    """Typed values as layers, each named after the option it came from."""
-    return [
-        (_flag(section, name), {section: {name: value}})
-        for section, values in given.items()
-        for name, value in values.items()
-    ]
+def origins(given: Mapping[str, Mapping[str, Any]]) -> list[Layer]:
+    """Typed values as one layer (no option is stronger than another), each named after the option it came from."""
+    return [(_option_of, given)] if given else []
+
+
+def _option_of(dotted: str) -> str:
+    section, name, *_ = dotted.split(".")
+    return _flag(section, name)
 
 
 def _part(section: str) -> tuple[str, list[str]]:

@@ -44,6 +44,19 @@ def find_weights(record: EncoderRecord, given: str | None) -> Path:
     )
 
 
+def weights_at_hand(record: EncoderRecord, given: str | None) -> bool:
+    """Whether the file is on this machine; nothing is downloaded."""
+    source = record.weights
+    if given is not None or source.hub is None or source.file is None:
+        try:
+            return find_weights(record, given).is_file()
+        except MissingError:
+            return False
+    from huggingface_hub import try_to_load_from_cache
+
+    return isinstance(try_to_load_from_cache(source.hub, source.file, revision=source.revision), str)
+
+
 def _in_package(package: str, file: str) -> Path:
     try:
         module = import_module(package)

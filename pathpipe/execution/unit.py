@@ -5,8 +5,10 @@ from __future__ import annotations
 import socket
 import time
 import traceback
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from pathpipe.errors import PathpipeError, StoreError
 from pathpipe.execution.receipt import Receipt, State, read_receipt
@@ -18,6 +20,31 @@ from pathpipe.run import Run
 from pathpipe.settings import RunSettings
 from pathpipe.stages.stage import Job, Stage
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a piece of work came to nothing; `trace` is Python's traceback where nobody foresaw it."""
+
+    reason: str
+    hint: str | None = None
+    trace: str | None = None
+
+
+def contain(work: Callable[[], T]) -> T | Failure:
+    """The bulkhead: what one slide does must not stop the cohort. Only an interrupt passes through."""
+    try:
+        return work()
+    except PathpipeError as error:
+        return Failure(error.reason, error.hint)
+    except OSError as error:
+        return Failure(*_explain_os_error(error))
+    except MemoryError:
+        return Failure("not enough memory", "use fewer --workers")
+    except Exception as error:
+        return Failure(f"unforeseen {type(error).__name__}: {error}", trace=traceback.format_exc())
+
 
 def bring_up_to_date(stage: Stage, run: Run, key: str, settings: RunSettings, notify: Notify = silent) -> Receipt:
     """Make a unit's artefact unless a valid one of the same settings and inputs is there.
@@ -25,18 +52,12 @@ def bring_up_to_date(stage: Stage, run: Run, key: str, settings: RunSettings, no
     Whatever goes wrong with the unit ends in a `failed` receipt; only an interrupt passes through.
     """
     started = time.monotonic()
-    try:
-        receipt = _attempt(stage, run, key, settings, notify)
-    except PathpipeError as error:
-        receipt = Receipt(stage.name, key, "failed", error.reason, error.hint)
-    except OSError as error:
-        receipt = Receipt(stage.name, key, "failed", *_explain_os_error(error))
-    except MemoryError:
-        receipt = Receipt(stage.name, key, "failed", "not enough memory", "use fewer --workers")
-    except Exception as error:  # the bulkhead: one slide must not stop the cohort
-        reason = f"unforeseen {type(error).__name__}: {error}"
-        hint = f"please report it with the traceback in {run.receipt(stage.name, key)}"
-        receipt = Receipt(stage.name, key, "failed", reason, hint, trace=traceback.format_exc())
+    receipt = contain(lambda: _attempt(stage, run, key, settings, notify))
+    if isinstance(receipt, Failure):
+        hint = receipt.hint
+        if receipt.trace is not None:
+            hint = f"please report it with the traceback in {run.receipt(stage.name, key)}"
+        receipt = Receipt(stage.name, key, "failed", receipt.reason, hint, trace=receipt.trace)
     if receipt.state in ("current", "busy"):
         return receipt
     return _keep(run, replace(receipt, seconds=round(time.monotonic() - started, 3), host=socket.gethostname()))

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Sequence
-from multiprocessing.connection import Connection
-from pathlib import Path
 
 from pathpipe.execution.receipt import Receipt
 from pathpipe.execution.unit import bring_up_to_date
-from pathpipe.progress import Notify, Progress, silent
+from pathpipe.progress import Notify, silent
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
 from pathpipe.stages.chain import STAGES
@@ -27,20 +24,3 @@ def work(run: Run, stages: Sequence[str], settings: RunSettings, key: str, notif
         if not receipts[-1].ok:
             break
     return receipts
-
-
-def serve(connection: Connection, folder: Path, stages: Sequence[str], settings: RunSettings) -> None:
-    """Main of a worker process: keys come in through the pipe, receipts and progress go out, None ends it."""
-    # Ctrl-C reaches the whole group: the parent decides, the worker must not print a traceback of its own.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    run = Run.open(folder)
-
-    def notify(progress: Progress) -> None:
-        connection.send(progress)
-
-    try:
-        while (key := connection.recv()) is not None:
-            connection.send(work(run, stages, settings, key, notify))
-    except (EOFError, BrokenPipeError):
-        return  # the parent is gone

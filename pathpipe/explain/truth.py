@@ -11,13 +11,13 @@ import numpy.typing as npt
 
 from pathpipe.errors import StoreError
 from pathpipe.evaluation.metrics import auroc
-from pathpipe.tissue.polygons import Ring, read_polygons
+from pathpipe.tissue.geojson import Polygon, read_polygons
 
 INSIDE = 0.5
 _FIXED_POINT_BITS = 8
 
 
-def read_truth(path: Path) -> list[list[Ring]]:
+def read_truth(path: Path) -> list[Polygon]:
     """Polygons of a GeoJSON file in level-0 px, each an outer ring followed by its holes.
 
     Raises:
@@ -30,7 +30,7 @@ def read_truth(path: Path) -> list[list[Ring]]:
 
 
 def share_inside(
-    xy0: npt.NDArray[np.int64], side0: tuple[float, float], polygons: list[list[Ring]], resolution: int = 16
+    xy0: npt.NDArray[np.int64], side0: tuple[float, float], polygons: list[Polygon], resolution: int = 16
 ) -> npt.NDArray[np.float64]:
     """Share of each tile that lies inside the polygons, to 1 / `resolution` of a tile's side.
 

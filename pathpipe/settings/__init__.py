@@ -2,6 +2,7 @@
 
 from pathpipe.settings.base import Layer, Settings, merge, read_yaml, to_yaml
 from pathpipe.settings.stages import (
+    PLACES,
     EvaluateSettings,
     Execution,
     ExtractSettings,
@@ -15,6 +16,7 @@ from pathpipe.settings.stages import (
 )
 
 __all__ = [
+    "PLACES",
     "EvaluateSettings",
     "Execution",
     "ExtractSettings",

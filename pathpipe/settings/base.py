@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,13 +13,27 @@ from pathpipe.errors import SettingsError
 from pathpipe.registry import suggest
 
 S = TypeVar("S", bound="Settings")
-Layer = tuple[str, Mapping[str, Any]]  # (where the values come from, nested values)
+Origin = str | Callable[[str], str]  # where values come from: one name, or a name for each dotted key
+Layer = tuple[Origin, Mapping[str, Any]]  # (where the values come from, nested values)
 
 
 class Settings(BaseModel):
     """Base of every settings record."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+    @classmethod
+    def superseded(cls, below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, str]:
+        """Keys of weaker layers that a stronger layer takes away by saying the same thing with another key.
+
+        Args:
+            below: Values of the weaker layers.
+            above: Values of the stronger one.
+
+        Returns:
+            Key that goes -> key it gives way to.
+        """
+        return {}
 
 
 def merge(model: type[S], layers: Sequence[Layer]) -> tuple[S, dict[str, str]]:
@@ -38,6 +52,7 @@ def merge(model: type[S], layers: Sequence[Layer]) -> tuple[S, dict[str, str]]:
     values: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for origin, layer in layers:
+        _give_way(model, values, layer, origin, origins)
         _overlay(values, layer, origin, "", origins)
     try:
         return model.model_validate(values), origins
@@ -65,8 +80,15 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def to_yaml(settings: Settings, origins: Mapping[str, str] | None = None, leave_out: Sequence[str] = ()) -> str:
-    """YAML of a whole record; with `origins`, each line says where its value comes from."""
-    values = settings.model_dump(mode="json", exclude=set(leave_out))
+    """YAML of a whole record; with `origins`, each line says where its value comes from.
+
+    Args:
+        leave_out: Sections (`execution`) and single keys (`extract.weights`).
+    """
+    values = settings.model_dump(mode="json")
+    for name in leave_out:
+        section, _, key = name.partition(".")
+        (values[section] if key else values).pop(key or section)
     text = yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
     if origins is None:
         return text
@@ -82,14 +104,39 @@ def to_yaml(settings: Settings, origins: Mapping[str, str] | None = None, leave_
     return "\n".join(lines) + "\n"
 
 
-def _overlay(into: dict[str, Any], layer: Mapping[str, Any], origin: str, prefix: str, origins: dict[str, str]) -> None:
+def _give_way(
+    model: type[BaseModel],
+    values: dict[str, Any],
+    layer: Mapping[str, Any],
+    origin: Origin,
+    origins: dict[str, str],
+) -> None:
+    for section, above in layer.items():
+        field = model.model_fields.get(section)
+        kind = field.annotation if field else None
+        below = values.get(section, {})
+        if not (isinstance(kind, type) and issubclass(kind, Settings)):
+            continue
+        if isinstance(above, Mapping) and isinstance(below, dict):
+            for key, by in kind.superseded(below, above).items():
+                below.pop(key, None)
+                origins[f"{section}.{key}"] = _name(origin, f"{section}.{by}")
+
+
+def _name(origin: Origin, dotted: str) -> str:
+    return origin if isinstance(origin, str) else origin(dotted)
+
+
+def _overlay(
+    into: dict[str, Any], layer: Mapping[str, Any], origin: Origin, prefix: str, origins: dict[str, str]
+) -> None:
     for key, value in layer.items():
         dotted = f"{prefix}{key}"
         if isinstance(value, Mapping) and isinstance(into.get(key, {}), dict):
             _overlay(into.setdefault(key, {}), value, origin, f"{dotted}.", origins)
         else:
             into[key] = value
-            origins[dotted] = origin
+            origins[dotted] = _name(origin, dotted)
 
 
 def _explain(model: type[BaseModel], error: ValidationError, origins: Mapping[str, str]) -> SettingsError:
@@ -100,6 +147,8 @@ def _explain(model: type[BaseModel], error: ValidationError, origins: Mapping[st
     if first["type"] == "extra_forbidden":
         return SettingsError("there is no such setting", where=where, hint=_nearest(model, first["loc"]))
     message = first["msg"].removeprefix("Value error, ")
+    if isinstance(first["input"], Mapping):  # the rule concerns several keys and names them itself
+        return SettingsError(message, where=where)
     return SettingsError(f"{message}; got {first['input']!r}", where=where)
 
 

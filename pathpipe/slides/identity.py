@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from pathpipe.fingerprint import fingerprint, sampled_digest
+from pathpipe.slides.ngff import METADATA_NAMES, read_ngff_facts
+
+_CHUNKS_A_LEVEL = 16
 
 
 def slide_files(path: Path) -> list[Path]:
@@ -24,5 +29,39 @@ def slide_fingerprint(path: Path) -> str:
 
     Raises:
         OSError: A file can't be read.
+        SlideError: A folder that is no OME-Zarr image.
     """
+    if path.is_dir():
+        return _folder_fingerprint(path)
     return fingerprint([sampled_digest(file) for file in slide_files(path)])
+
+
+def _folder_fingerprint(path: Path) -> str:
+    """Of an OME-Zarr image: its metadata, the names of all chunks, and the content of some of each level.
+
+    Only what the levels are made of counts: labels that are added to the folder later don't change the slide.
+    """
+    facts = read_ngff_facts(path)
+    parts = [_metadata(facts.group)]
+    for level in facts.levels:
+        names = sorted(_chunks(level))
+        count = len(names)
+        sample = sorted(
+            {index * (count - 1) // (_CHUNKS_A_LEVEL - 1) for index in range(_CHUNKS_A_LEVEL)} if count else ()
+        )
+        digests = [sampled_digest(level / names[index]) for index in sample]
+        parts.append([*_metadata(level), fingerprint("\n".join(names)), *digests])
+    return fingerprint(parts)
+
+
+def _metadata(folder: Path) -> list[str]:
+    return [sampled_digest(folder / name) for name in METADATA_NAMES if (folder / name).is_file()]
+
+
+def _chunks(level: Path) -> Iterator[str]:
+    """Paths of the chunk files below a level. Only names are looked at: their sizes would cost a call a file."""
+    for parent, _, names in os.walk(level):
+        below = os.path.relpath(parent, level)
+        for name in names:
+            if name not in METADATA_NAMES and not name.startswith("."):
+                yield name if below == "." else f"{below}/{name}"

@@ -6,17 +6,23 @@ import math
 import os
 from pathlib import Path
 
-from pathpipe.errors import SlideError
+from pathpipe.errors import MissingError, SlideError
 from pathpipe.registry import Registry
+from pathpipe.slides.native.index import NotDirect
+from pathpipe.slides.ngff import is_ngff
+from pathpipe.slides.readers.wsidicom import is_dicom
 from pathpipe.slides.slide import Slide
 from pathpipe.slides.tiff import TiffFacts, is_tiff, read_tiff_facts
 
 READERS = Registry(
     "reader",
     {
+        "direct": "pathpipe.slides.readers.direct:DirectSlide",
         "openslide": "pathpipe.slides.readers.openslide:OpenSlideSlide",
         "tiffslide": "pathpipe.slides.readers.tiffslide:TiffSlideSlide",
         "image": "pathpipe.slides.readers.image:ImageSlide",
+        "omezarr": "pathpipe.slides.readers.omezarr:OmeZarrSlide",
+        "wsidicom": "pathpipe.slides.readers.wsidicom:WsiDicomSlide",
     },
 )
 _PICTURES = (b"\x89PNG", b"\xff\xd8\xff")
@@ -28,16 +34,22 @@ def open_slide(path: Path, reader: str = "auto") -> Slide:
     """Open a slide.
 
     Args:
-        path: The slide file (for MRXS the .mrxs, for DICOM any file of the series).
-        reader: A reader's name, or `auto`: OpenSlide first; tiffslide for TIFFs OpenSlide refuses or sees fewer
-            levels of; flat pictures by their first bytes; readers of other packages last.
+        path: The slide: a file (for MRXS the .mrxs, for DICOM any of the series) or an OME-Zarr folder.
+        reader: A reader's name, or `auto`: `direct` for the TIFFs it knows; else OpenSlide; tiffslide for TIFFs
+            OpenSlide refuses or sees fewer levels of; wsidicom for DICOM it refuses; flat pictures by their first
+            bytes; readers of other packages last.
 
     Raises:
         SlideError: It can't be opened; says what it is instead, or why each reader refused.
         SettingsError: There is no such reader.
     """
-    _refuse_what_is_no_file(path)
+    _refuse_what_is_no_slide(path)
+    folder = path.is_dir()
+    if reader == "auto" and folder:
+        reader = "omezarr"
     if reader != "auto":
+        if folder and reader in READERS.builtin and reader != "omezarr":
+            raise SlideError(f"is a folder, which reader `{reader}` doesn't read", where=path.name)
         slide: Slide = READERS[reader](path)
         return slide
     if _starts_with(path, _PICTURES) and path.suffix.lower() != _COVERED:
@@ -45,10 +57,19 @@ def open_slide(path: Path, reader: str = "auto") -> Slide:
         return slide
     if is_tiff(path):
         return _open_tiff(path)
-    return _first_that_opens(path, ["openslide", *_plugins()])
+    dicom = ["wsidicom"] if is_dicom(path) else []
+    return _first_that_opens(path, ["openslide", *dicom, *_plugins()])
 
 
 def _open_tiff(path: Path) -> Slide:
+    try:
+        slide: Slide = READERS["direct"](path)
+        return slide
+    except NotDirect:
+        return _open_other_tiff(path)
+
+
+def _open_other_tiff(path: Path) -> Slide:
     try:
         slide: Slide = READERS["openslide"](path)
     except SlideError as refusal:
@@ -80,17 +101,17 @@ def _openslide_sees_all(slide: Slide, facts: TiffFacts) -> bool:
 
 def _first_that_opens(path: Path, names: list[str]) -> Slide:
     refusals = []
+    hint = "check that it is a whole-slide image and that it was copied whole"
     for name in names:
         try:
             slide: Slide = READERS[name](path)
             return slide
         except SlideError as error:
             refusals.append(f"{name}: {error.what}")
-    raise SlideError(
-        "no reader opens it (" + "; ".join(refusals) + ")",
-        where=path.name,
-        hint="check that it is a whole-slide image and that it was copied whole",
-    )
+        except MissingError as error:
+            refusals.append(f"{name}: {error.what}")
+            hint = error.hint or hint
+    raise SlideError("no reader opens it (" + "; ".join(refusals) + ")", where=path.name, hint=hint)
 
 
 def _plugins() -> list[str]:
@@ -102,7 +123,7 @@ def _starts_with(path: Path, magics: tuple[bytes, ...]) -> bool:
         return file.read(4).startswith(magics)
 
 
-def _refuse_what_is_no_file(path: Path) -> None:
+def _refuse_what_is_no_slide(path: Path) -> None:
     where = str(path)
     try:
         status = path.stat()
@@ -113,7 +134,8 @@ def _refuse_what_is_no_file(path: Path) -> None:
     except OSError as error:
         raise SlideError(f"can't be reached: {error.strerror}", where=where) from None
     if path.is_dir():
-        raise SlideError("is a folder, not a slide", where=where, hint="give the slide file inside it")
+        _refuse_other_folders(path)
+        return
     if status.st_size == 0:
         raise SlideError("is empty (0 bytes)", where=where, hint="copy the file again from its source")
     if path.suffix.lower() == _COVERED and not path.with_suffix("").is_dir():
@@ -124,3 +146,14 @@ def _refuse_what_is_no_file(path: Path) -> None:
         )
     if not os.access(path, os.R_OK):
         raise SlideError("may not be read", where=where, hint="check the permissions of file and folder")
+
+
+def _refuse_other_folders(path: Path) -> None:
+    if not os.access(path, os.R_OK | os.X_OK):
+        raise SlideError("may not be read", where=str(path), hint="check the permissions of file and folder")
+    if not is_ngff(path):
+        raise SlideError(
+            "is a folder, not a slide",
+            where=str(path),
+            hint="give the slide file inside it; of folders, only OME-Zarr images are slides",
+        )

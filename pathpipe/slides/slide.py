@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self, runtime_checkable
+from typing import Protocol, Self
 
 import numpy as np
 import numpy.typing as npt
 
+from pathpipe.errors import SlideError
+
 Pixels = npt.NDArray[np.uint8]
+ShrunkRead = Callable[[tuple[int, int], int, tuple[int, int], int], Pixels]
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,8 @@ class Slide(Protocol):
         objective: Objective power the file states, or None.
         bounds: The scanned part when it is smaller than the slide, level-0 px.
         properties: The reader's own key-value pairs.
+        associated: Names of the other pictures in the file (label, macro, thumbnail). A label or macro picture may
+            show a name or number of the patient.
     """
 
     path: Path
@@ -76,6 +81,7 @@ class Slide(Protocol):
     objective: float | None
     bounds: Box | None
     properties: Mapping[str, str]
+    associated: tuple[str, ...]
 
     def read(self, xy0: tuple[int, int], level: int, size_px: tuple[int, int]) -> Pixels:
         """Read a region.
@@ -104,7 +110,6 @@ class Slide(Protocol):
     ) -> None: ...
 
 
-@runtime_checkable
 class ShrinkingSlide(Slide, Protocol):
     """A slide whose levels can be shrunk while they are decoded; its levels say by how much."""
 
@@ -120,6 +125,20 @@ class ShrinkingSlide(Slide, Protocol):
             As `read`.
         """
         ...
+
+
+def read_shrunk(slide: Slide, xy0: tuple[int, int], level: int, size_px: tuple[int, int], shrink: int) -> Pixels:
+    """Read from any slide; `shrink` is 1 or one of the level's `shrinks`, which only a `ShrinkingSlide` has."""
+    if shrink == 1:
+        return slide.read(xy0, level, size_px)
+    read: ShrunkRead | None = getattr(slide, "read_shrunk", None)
+    if read is None:
+        raise SlideError(
+            f"was planned to be shrunk while it is decoded, which reader {slide.reader} can't do",
+            where=slide.path.name,
+            hint="make the tiles again with this reader (`--stale remake`), or with `--decode exact`",
+        )
+    return read(xy0, level, size_px, shrink)
 
 
 class Closing:

@@ -62,19 +62,24 @@ def read_tiff_facts(path: Path) -> TiffFacts:
     """
     try:
         with tifffile.TiffFile(path) as file:
-            series = file.series[0]
-            _refuse_other_than_rgb(series, path)
-            _refuse_cut_short(series, path)
-            return TiffFacts(
-                level_sizes=tuple((level.shape[1], level.shape[0]) for level in series.levels),
-                ome=bool(file.is_ome),
-                ome_mpp=ome_mpp(file.ome_metadata) if file.is_ome else None,
-                alpha=_alpha(series),
-            )
+            return tiff_facts(file, path)
     except DAMAGE as error:
         raise SlideError(
             f"damaged: its TIFF directory can't be read ({one_line(error)})", where=path.name, hint=COPY_AGAIN
         ) from None
+
+
+def tiff_facts(file: tifffile.TiffFile, path: Path) -> TiffFacts:
+    """`read_tiff_facts` of a file that is open; errors of the TIFF directory come as tifffile raises them."""
+    series = file.series[0]
+    _refuse_other_than_rgb(series, path)
+    _refuse_cut_short(series, path)
+    return TiffFacts(
+        level_sizes=tuple((level.shape[1], level.shape[0]) for level in series.levels),
+        ome=bool(file.is_ome),
+        ome_mpp=ome_mpp(file.ome_metadata) if file.is_ome else None,
+        alpha=_alpha(series),
+    )
 
 
 def ome_mpp(xml: str | None) -> tuple[float, float] | None:

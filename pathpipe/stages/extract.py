@@ -17,7 +17,7 @@ from pathpipe.provenance import read_provenance
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
 from pathpipe.slides.open import open_slide
-from pathpipe.stages.stage import Job, Made, Stage
+from pathpipe.stages.stage import Job, Made, Stage, sections
 from pathpipe.store.features import read_header, refuse_non_finite, write_features
 from pathpipe.store.rows import RowFile, RowLayout
 from pathpipe.tiles.grid import TileGrid
@@ -27,8 +27,7 @@ from pathpipe.tiles.table import read_tiles
 
 def what(settings: RunSettings) -> dict[str, Any]:
     """Settings that matter; the encoder and its weights are an input, known by content and not by path."""
-    values = settings.model_dump(mode="json", include={"slide", "tissue", "tile", "extract"})
-    return {**values, "extract": {name: v for name, v in values["extract"].items() if name != "weights"}}
+    return sections("slide", "tissue", "tile", "extract")(settings)
 
 
 def inputs(run: Run, key: str, settings: RunSettings) -> dict[str, str]:

@@ -17,7 +17,7 @@ from pathpipe.provenance import read_provenance
 from pathpipe.report.data import HeatmapView, LearningCurve, ReportData, SlideEntry
 from pathpipe.report.page import render_report
 from pathpipe.run import Run
-from pathpipe.settings import RunSettings, to_yaml
+from pathpipe.settings import PLACES, RunSettings, to_yaml
 from pathpipe.stages.chain import SLIDE_STAGES, train_name, units
 from pathpipe.stages.evaluate import read_evaluation
 from pathpipe.stages.heatmap import PICTURE, read_summary
@@ -31,6 +31,7 @@ from pathpipe.training.checkpoint import load_checkpoint
 # The page holds some pictures, small; all of them, whole, are in the run's folder.
 GALLERY, SHEET = 24, 120
 GALLERY_PX, SHEET_PX = 1200, 720
+_PLACES = [f"{section}.{name}" for section, names in PLACES.items() for name in sorted(names)]
 
 
 def inputs(run: Run, key: str, settings: RunSettings) -> dict[str, str]:
@@ -72,7 +73,7 @@ def make(job: Job) -> Made:
         baseline_note=found.baseline_note,
         confidence=settings.evaluate.confidence,
         heatmaps=_heatmaps(run, settings),
-        settings_yaml=to_yaml(settings, leave_out=("execution", "cohort")),
+        settings_yaml=to_yaml(settings, leave_out=("execution", "cohort", *_PLACES)),
         made_by=job.provenance.made_by,
         hashes=_hashes(job),
     )
@@ -196,7 +197,7 @@ STAGE = Stage(
     version=1,
     packages=("matplotlib", "jinja2", "torch", "timm", "numpy", "h5py", "openslide-python", "openslide-bin"),
     what=lambda settings: settings.model_dump(
-        mode="json", exclude={"execution": True, "cohort": True, "extract": {"weights"}}
+        mode="json", exclude={"execution": True, "cohort": True, **PLACES}
     ),
     inputs=inputs,
     output=lambda run, key, settings: run.report,

@@ -11,7 +11,7 @@ from typing import Any, Literal
 from pathpipe.progress import Notify, silent
 from pathpipe.provenance import Provenance
 from pathpipe.run import Run
-from pathpipe.settings import RunSettings
+from pathpipe.settings import PLACES, RunSettings
 
 
 @dataclass(frozen=True)
@@ -86,10 +86,10 @@ class Stage:
 
 
 def sections(*names: str) -> Callable[[RunSettings], dict[str, Any]]:
-    """`what` of a stage whose result depends on whole sections of the settings."""
+    """`what` of a stage whose result depends on whole sections of the settings, less the places of its inputs."""
 
     def what(settings: RunSettings) -> dict[str, Any]:
-        values = settings.model_dump(mode="json", include=set(names))
+        values = settings.model_dump(mode="json", include=set(names), exclude=PLACES)
         return {name: values[name] for name in names}
 
     return what

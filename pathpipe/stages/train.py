@@ -19,7 +19,7 @@ from pathpipe.run import Run
 from pathpipe.settings import RunSettings
 from pathpipe.stages.chain import train_name
 from pathpipe.stages.split import read_splits, split_name
-from pathpipe.stages.stage import Job, Made, Stage
+from pathpipe.stages.stage import Job, Made, Stage, sections
 from pathpipe.tasks.classification import ClassificationTask
 from pathpipe.training.checkpoint import Checkpoint, load_checkpoint
 from pathpipe.training.fold import FoldData
@@ -45,9 +45,8 @@ def feature_files(run: Run, settings: RunSettings) -> dict[str, Path]:
 
 def what(settings: RunSettings) -> dict[str, Any]:
     """Settings that matter; what a result is called doesn't, nor where the encoder's weights lie."""
-    values = settings.model_dump(mode="json", include={"slide", "tissue", "tile", "extract", "split", "train"})
+    values = sections("slide", "tissue", "tile", "extract", "split", "train")(settings)
     values["train"].pop("name")
-    values["extract"].pop("weights")
     return values
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,6 +55,56 @@ def plain_tiff(
         writer.write(pixels, subifds=len(subifds), metadata=None, **options)  # type: ignore[arg-type]
         for level in subifds:
             writer.write(level, subfiletype=1, metadata=None, **options)  # type: ignore[arg-type]
+    return path
+
+
+def position_zarr(
+    path: Path,
+    sizes_px: Sequence[tuple[int, int]],
+    mpp: tuple[float, float] | None = (0.5, 0.5),
+    form: int = 2,
+    axes: str = "cyx",
+    chunk_px: int = 64,
+) -> Path:
+    """An OME-Zarr image with levels of these sizes.
+
+    Args:
+        mpp: um/px (x, y) in the scale of the levels; no unit is written when None.
+        form: Zarr format: 2 makes OME-NGFF 0.4, 3 makes 0.5.
+        axes: Of the arrays, e.g. `tczyx`; t and z have one plane.
+    """
+    import zarr
+
+    width0, height0 = sizes_px[0]
+    unit = {} if mpp is None else {"unit": "micrometer"}
+    datasets = []
+    for index, (width, height) in enumerate(sizes_px):
+        down = {"x": width0 / width, "y": height0 / height}
+        pixels = position_pixels((width, height), (down["x"], down["y"]), index)
+        stored = pixels.transpose(["yxc".index(axis) for axis in axes if axis in "yxc"])
+        stored = stored.reshape([{"c": 3, "y": height, "x": width}.get(axis, 1) for axis in axes])
+        array = zarr.create_array(
+            str(path / str(index)),
+            shape=stored.shape,
+            chunks=tuple(chunk_px if axis in "yx" else 1 for axis in axes),
+            dtype="uint8",
+            zarr_format=form,  # type: ignore[arg-type]
+            chunk_key_encoding={"name": "v2" if form == 2 else "default", "separator": "/"},
+        )
+        array[...] = stored
+        own = dict(zip("xy", mpp or (1.0, 1.0), strict=True))
+        scale = [down[axis] * own[axis] if axis in "xy" else 1.0 for axis in axes]
+        datasets.append({"path": str(index), "coordinateTransformations": [{"type": "scale", "scale": scale}]})
+    kinds = {"t": "time", "c": "channel"}
+    named = [{"name": axis, "type": kinds.get(axis, "space"), **(unit if axis in "xyz" else {})} for axis in axes]
+    image: dict[str, object] = {"axes": named, "datasets": datasets}
+    if form == 2:
+        (path / ".zgroup").write_text(json.dumps({"zarr_format": 2}))
+        (path / ".zattrs").write_text(json.dumps({"multiscales": [{"version": "0.4", **image}]}))
+    else:
+        attributes = {"ome": {"version": "0.5", "multiscales": [image]}}
+        group = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+        (path / "zarr.json").write_text(json.dumps(group))
     return path
 
 

@@ -10,7 +10,27 @@ import numpy.typing as npt
 from pathpipe.settings import TileSettings
 from pathpipe.slides.slide import Box, Slide
 from pathpipe.tiles.plan import ReadPlan
+from pathpipe.tiles.thin import spread_evenly
 from pathpipe.tissue.mask import TissueMask
+from pathpipe.tissue.rois import Rois
+
+Corners = npt.NDArray[np.int64]
+_BLOCK = 1 << 20  # candidates looked at together: bounds memory on any slide and stride
+
+
+@dataclass(frozen=True)
+class Regions:
+    """Squares of side x side tiles, for models that take a slide region by region.
+
+    Attributes:
+        index: (N,) int32 region of each tile.
+        xy0: (R, 2) int64 top left corners, level-0 px, row by row.
+        side: Tiles along a side.
+    """
+
+    index: npt.NDArray[np.int32]
+    xy0: Corners
+    side: int
 
 
 @dataclass(frozen=True)
@@ -18,44 +38,73 @@ class TileGrid:
     """Tiles of one slide.
 
     Attributes:
-        xy0: (N, 2) int64 top left corners, level-0 px, row by row.
+        xy0: (N, 2) int64 top left corners, level-0 px, row by row; with regions, region by region.
         tissue: (N,) float32 share of tissue in each tile.
         empty_reason: Why there are none.
+        regions: What the tiles are parts of, where regions were asked for.
     """
 
-    xy0: npt.NDArray[np.int64]
+    xy0: Corners
     tissue: npt.NDArray[np.float32]
     plan: ReadPlan
     empty_reason: str | None = None
+    regions: Regions | None = None
 
 
-def make_grid(slide: Slide, plan: ReadPlan, mask: TissueMask, settings: TileSettings) -> TileGrid:
+@dataclass(frozen=True)
+class _Lattice:
+    """Squares at regular places: tiles, or regions of tiles. All in level-0 px."""
+
+    columns: Corners
+    rows: Corners
+    side0: tuple[float, float]
+
+    def corners(self, cells: npt.NDArray[np.intp]) -> Corners:
+        """(N, 2) corners of (N,) cells, counted row by row."""
+        row, column = np.divmod(cells, len(self.columns))
+        return np.stack([self.columns[column], self.rows[row]], axis=1)
+
+
+def make_grid(
+    slide: Slide, plan: ReadPlan, mask: TissueMask, settings: TileSettings, rois: Rois | None = None
+) -> TileGrid:
     """Lay a regular grid over the slide (or its scanned bounds) and keep tiles with enough tissue.
 
     Tile k of a row starts at round(k * stride) level-0 px from the origin: the stride is a float, so positions don't
-    drift. Only tiles that lie inside are taken.
+    drift. With regions, a region is kept for its own share of tissue, and then with all of its tiles.
     """
     box = slide.bounds or Box(0, 0, *slide.size0)
-    columns = positions(box.x0, box.w, plan.side0[0], plan.stride0[0])
-    rows = positions(box.y0, box.h, plan.side0[1], plan.stride0[1])
-    if not len(columns) or not len(rows):
-        width_um, height_um = box.w * plan.mpp0[0], box.h * plan.mpp0[1]
-        side_um = plan.tile_px * plan.mpp_wanted
-        return _empty(
-            plan, f"the slide ({width_um:.0f} x {height_um:.0f} um) is smaller than a tile ({side_um:.0f} um)"
-        )
-    xy0 = np.stack([np.tile(columns, len(rows)), np.repeat(rows, len(columns))], axis=1)
-    tissue = mask.fraction(xy0, plan.side0)
-    # a tile without any tissue is never wanted, even where the least share asked for is 0
-    keep = (tissue >= settings.min_tissue) & (tissue > 0)
-    if not keep.any():
-        reason = mask.empty_reason or f"no tile has {settings.min_tissue:.0%} tissue"
-        return _empty(plan, reason)
-    return TileGrid(np.ascontiguousarray(xy0[keep]), tissue[keep], plan)
+    pad = settings.edge == "pad"
+    lattice = _lattice(box, plan, max(1, settings.region_tiles), pad)
+    if not len(lattice.columns) or not len(lattice.rows):
+        return _empty(plan, _too_small(box, plan, settings), settings)
+    cells, tissue = _with_tissue(lattice, mask, settings.min_tissue, rois)
+    if not len(cells):
+        what = "region" if settings.region_tiles else "tile"
+        where = " and lies where tiles were asked for" if rois else ""
+        reason = mask.empty_reason or (rois and rois.empty_reason)
+        return _empty(plan, reason or f"no {what} has {settings.min_tissue:.0%} tissue{where}")
+    if settings.max_tiles is not None:
+        few = spread_evenly(lattice.corners(cells), settings.max_tiles // max(1, settings.region_tiles) ** 2)
+        cells, tissue = cells[few], tissue[few]
+    if not settings.region_tiles:
+        return TileGrid(lattice.corners(cells), tissue, plan)
+    xy0 = _tiles_of(cells, lattice, box, plan, settings.region_tiles)
+    index = np.repeat(np.arange(len(cells), dtype=np.int32), settings.region_tiles**2)
+    regions = Regions(index, lattice.corners(cells), settings.region_tiles)
+    return TileGrid(xy0, mask.fraction(xy0, plan.side0), plan, regions=regions)
 
 
-def positions(start0: int, length0: int, side0: float, stride0: float) -> npt.NDArray[np.int64]:
-    """Starts of the tiles that fit into [start0, start0 + length0), level-0 px."""
+def positions(start0: int, length0: int, side0: float, stride0: float, pad: bool = False) -> Corners:
+    """Starts of the tiles of [start0, start0 + length0), level-0 px.
+
+    Args:
+        pad: Go on until the end is covered, with a tile that may reach past it; else only tiles that fit in.
+    """
+    if pad:
+        count = max(0, int(np.ceil((length0 - side0 - 0.5) / stride0))) + 1
+        offsets = np.round(np.arange(count) * stride0).astype(np.int64)
+        return np.asarray(start0 + offsets[offsets < length0])
     if length0 < side0:
         return np.empty(0, np.int64)
     count = int((length0 - side0) / stride0 + 1e-9) + 1
@@ -63,5 +112,54 @@ def positions(start0: int, length0: int, side0: float, stride0: float) -> npt.ND
     return np.asarray(start0 + offsets[offsets + side0 <= length0 + 0.5])
 
 
-def _empty(plan: ReadPlan, reason: str) -> TileGrid:
-    return TileGrid(np.empty((0, 2), np.int64), np.empty(0, np.float32), plan, reason)
+def _lattice(box: Box, plan: ReadPlan, tiles: int, pad: bool) -> _Lattice:
+    """Squares of `tiles` x `tiles` tiles."""
+    x, y = ((tiles - 1) * plan.stride0[axis] + plan.side0[axis] for axis in (0, 1))
+    return _Lattice(
+        columns=positions(box.x0, box.w, x, tiles * plan.stride0[0], pad),
+        rows=positions(box.y0, box.h, y, tiles * plan.stride0[1], pad),
+        side0=(x, y),
+    )
+
+
+def _with_tissue(
+    lattice: _Lattice, mask: TissueMask, least: float, rois: Rois | None
+) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float32]]:
+    """Cells with at least that share of tissue, where they are wanted, and their shares."""
+    total = len(lattice.columns) * len(lattice.rows)
+    cells, shares = [], []
+    for first in range(0, total, _BLOCK):
+        block = np.arange(first, min(first + _BLOCK, total))
+        corners = lattice.corners(block)
+        tissue = mask.fraction(corners, lattice.side0)
+        # a tile without any tissue is never wanted, even where the least share asked for is 0
+        keep = (tissue >= least) & (tissue > 0)
+        if rois is not None:
+            keep[keep] = rois.keep(corners[keep], lattice.side0)
+        cells.append(block[keep])
+        shares.append(tissue[keep])
+    return np.concatenate(cells), np.concatenate(shares)
+
+
+def _tiles_of(cells: npt.NDArray[np.intp], regions: _Lattice, box: Box, plan: ReadPlan, side: int) -> Corners:
+    """(R * side * side, 2) corners of the tiles of (R,) regions, which lie where they would without regions."""
+    row, column = np.divmod(cells, len(regions.columns))
+    steps = np.arange(side)
+    x = box.x0 + np.round((column[:, None] * side + steps) * plan.stride0[0]).astype(np.int64)  # (R, side)
+    y = box.y0 + np.round((row[:, None] * side + steps) * plan.stride0[1]).astype(np.int64)
+    shape = (len(cells), side, side)
+    xy0 = np.stack([np.broadcast_to(x[:, None, :], shape), np.broadcast_to(y[:, :, None], shape)], axis=-1)
+    return xy0.reshape(-1, 2)
+
+
+def _too_small(box: Box, plan: ReadPlan, settings: TileSettings) -> str:
+    width_um, height_um = box.w * plan.mpp0[0], box.h * plan.mpp0[1]
+    side_um = plan.tile_px * plan.mpp_wanted * max(1, settings.region_tiles)
+    what = f"region of {settings.region_tiles} x {settings.region_tiles} tiles" if settings.region_tiles else "tile"
+    return f"the slide ({width_um:.0f} x {height_um:.0f} um) is smaller than a {what} ({side_um:.0f} um)"
+
+
+def _empty(plan: ReadPlan, reason: str, settings: TileSettings) -> TileGrid:
+    nowhere, side = np.empty((0, 2), np.int64), settings.region_tiles
+    regions = Regions(np.empty(0, np.int32), nowhere, side) if side else None
+    return TileGrid(nowhere, np.empty(0, np.float32), plan, reason, regions)

@@ -23,9 +23,10 @@ class ReadPlan:
         mpp0: um/px of level 0, (x, y).
         level: Level that is read.
         downsample: Its downsample, (x, y).
-        read_px: (width, height) that is read from the level.
+        read_px: (width, height) that is read, in px of the level after shrinking.
         side0: (width, height) of a tile, level-0 px.
         stride0: Step from tile to tile, level-0 px.
+        shrink: By how much the level is shrunk while it is decoded.
     """
 
     tile_px: int
@@ -37,11 +38,12 @@ class ReadPlan:
     read_px: tuple[int, int]
     side0: tuple[float, float]
     stride0: tuple[float, float]
+    shrink: int = 1
 
     @property
     def mpp_effective(self) -> tuple[float, float]:
         """um/px of the pixels a tile really has, (x, y)."""
-        x, y = (self.read_px[axis] * self.downsample[axis] * self.mpp0[axis] / self.tile_px for axis in (0, 1))
+        x, y = (self.side0[axis] * self.mpp0[axis] / self.tile_px for axis in (0, 1))
         return x, y
 
     @property
@@ -80,11 +82,12 @@ def plan_read(slide: Slide, mpp: Mpp, settings: TileSettings) -> ReadPlan:
             where=slide.path.name,
             hint=f"ask for `--mpp {worst:.4g}` or coarser, correct `mpp` in the cohort table, or raise --max-upsample",
         )
-    level = _level_for(slide, mpp, settings.mpp)
+    level, shrink = _level_for(slide, mpp, settings)
     mpp0 = (mpp.x, mpp.y)
     side_um = settings.tile_px * settings.mpp
-    stride_um = (settings.tile_px - settings.overlap_px) * settings.mpp
-    read_px = tuple(max(1, round(side_um / (mpp0[axis] * level.downsample[axis]))) for axis in (0, 1))
+    stride_um = settings.step_px * settings.mpp
+    read0 = (level.downsample[0] * shrink, level.downsample[1] * shrink)
+    read_px = tuple(max(1, round(side_um / (mpp0[axis] * read0[axis]))) for axis in (0, 1))
     return ReadPlan(
         tile_px=settings.tile_px,
         overlap_px=settings.overlap_px,
@@ -93,14 +96,26 @@ def plan_read(slide: Slide, mpp: Mpp, settings: TileSettings) -> ReadPlan:
         level=level.index,
         downsample=level.downsample,
         read_px=(read_px[0], read_px[1]),
-        side0=(read_px[0] * level.downsample[0], read_px[1] * level.downsample[1]),
+        side0=(read_px[0] * read0[0], read_px[1] * read0[1]),
         stride0=(stride_um / mpp.x, stride_um / mpp.y),
+        shrink=shrink,
     )
 
 
-def _level_for(slide: Slide, mpp: Mpp, target: float) -> Level:
-    limit = target * (1 + TOLERANCE)
-    fits = [
-        level for level in slide.levels if mpp.x * level.downsample[0] <= limit and mpp.y * level.downsample[1] <= limit
-    ]
-    return max(fits, key=lambda level: level.downsample) if fits else slide.levels[0]
+def _level_for(slide: Slide, mpp: Mpp, settings: TileSettings) -> tuple[Level, int]:
+    """The coarsest level that serves, and by how much to shrink it while it is decoded.
+
+    Of two that come to the same resolution, a stored level wins over a shrunken one.
+    """
+    limit = settings.mpp * (1 + TOLERANCE)
+    fits = {
+        (level.index, shrink): level.downsample[0] * shrink
+        for level in slide.levels
+        for shrink in (level.shrinks if settings.decode == "scaled" else (1,))
+        if mpp.x * level.downsample[0] * shrink <= limit and mpp.y * level.downsample[1] * shrink <= limit
+    }
+    if not fits:
+        return slide.levels[0], 1
+    coarsest = max(fits.values())
+    index, shrink = min((key for key, by in fits.items() if by >= coarsest / (1 + TOLERANCE)), key=lambda key: key[1])
+    return slide.levels[index], shrink

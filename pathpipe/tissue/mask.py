@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pathpipe.slides.slide import Mpp
+from pathpipe.slides.slide import Mpp, Pixels
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -54,6 +55,8 @@ class TissueMask:
         """Why there is nothing, or None where there is something."""
         if self.mask.any():
             return None
+        if self.method == "given":
+            return "the outlines given for it hold no tissue"
         dropped = self.removed_um2.get("small pieces", 0)
         return f"no tissue found but pieces too small to keep ({dropped:.0f} um2)" if dropped else "no tissue found"
 
@@ -67,23 +70,46 @@ class TissueMask:
         Returns:
             (N,) float32, 0 to 1. What lies outside the mask counts as bare.
         """
-        height, width = self.mask.shape
-        integral = np.zeros((height + 1, width + 1))
-        integral[1:, 1:] = self.mask.cumsum(0, dtype=np.float64).cumsum(1)
-        left, top = xy0[:, 0] / self.scale0[0], xy0[:, 1] / self.scale0[1]
-        right, below = left + side0[0] / self.scale0[0], top + side0[1] / self.scale0[1]
-        inside = (
-            _at(integral, below, right)
-            - _at(integral, top, right)
-            - _at(integral, below, left)
-            + _at(integral, top, left)
-        )
-        area = side0[0] / self.scale0[0] * side0[1] / self.scale0[1]
-        return np.clip(inside / area, 0, 1).astype(np.float32)
+        return area_share(self.mask, self.scale0, xy0, side0)
+
+
+def tissue_colour(pixels: Pixels, mask: BoolArray) -> dict[str, list[float]]:
+    """`mean` and `std` of R, G, B over the pixels of a mask; empty where it is."""
+    inside = pixels[mask].astype(np.float64)
+    if not len(inside):
+        return {}
+    return {"mean": np.round(inside.mean(0), 4).tolist(), "std": np.round(inside.std(0), 4).tolist()}
+
+
+def area_share(
+    mask: BoolArray, scale0: tuple[float, float], xy0: npt.NDArray[Any], side0: tuple[float, float]
+) -> npt.NDArray[np.float32]:
+    """Share of boxes that a mask covers, exact for boxes that cut through its pixels.
+
+    Args:
+        mask: (H, W) bool; px (0, 0) begins at the origin of `xy0`.
+        scale0: Level-0 px per mask px, (x, y).
+        xy0: (N, 2) top left corners of the boxes, level-0 px.
+        side0: (width, height) of every box, level-0 px.
+
+    Returns:
+        (N,) float32, 0 to 1. What lies outside the mask counts as bare.
+    """
+    height, width = mask.shape
+    integral = np.zeros((height + 1, width + 1), np.int32 if mask.size < 1 << 31 else np.int64)
+    np.cumsum(mask, axis=0, out=integral[1:, 1:])
+    np.cumsum(integral[1:, 1:], axis=1, out=integral[1:, 1:])
+    left, top = xy0[:, 0] / scale0[0], xy0[:, 1] / scale0[1]
+    right, below = left + side0[0] / scale0[0], top + side0[1] / scale0[1]
+    inside = (
+        _at(integral, below, right) - _at(integral, top, right) - _at(integral, below, left) + _at(integral, top, left)
+    )
+    area = side0[0] / scale0[0] * side0[1] / scale0[1]
+    return np.clip(inside / area, 0, 1).astype(np.float32)
 
 
 def _at(
-    integral: npt.NDArray[np.float64], row: npt.NDArray[np.float64], column: npt.NDArray[np.float64]
+    integral: npt.NDArray[Any], row: npt.NDArray[np.float64], column: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
     """The integral image between its nodes: bilinear, which is exact because pixels are constant."""
     row = np.clip(row, 0, integral.shape[0] - 1)

@@ -19,6 +19,8 @@ METHODS = Registry(
     "tissue-method",
     {
         "otsu": "pathpipe.tissue.methods.otsu:Otsu",
+        "hsv": "pathpipe.tissue.methods.hsv:Hsv",
+        "clam": "pathpipe.tissue.methods.clam:Clam",
     },
 )
 

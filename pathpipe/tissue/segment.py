@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from pathpipe.settings import TissueSettings
-from pathpipe.slides.slide import Mpp, Pixels, Slide
+from pathpipe.slides.slide import Mpp, Slide
 from pathpipe.tissue.holes import close_gaps, drop_small, fill_holes
-from pathpipe.tissue.mask import BoolArray, TissueMask
+from pathpipe.tissue.mask import TissueMask, tissue_colour
 from pathpipe.tissue.method import View, tissue_method
 from pathpipe.tissue.quality.pen import find_pen
 from pathpipe.tissue.thumbnail import Thumbnail, read_thumbnail
@@ -60,13 +60,6 @@ def segment_thumbnail(thumbnail: Thumbnail, mpp: Mpp, settings: TissueSettings) 
         method=settings.method,
         artefacts={"pen": pen} if pen.any() else {},
         removed_um2=removed,
-        colour=_colour(pixels, mask),
+        colour=tissue_colour(pixels, mask),
         flags=tuple(flags),
     )
-
-
-def _colour(pixels: Pixels, mask: BoolArray) -> dict[str, list[float]]:
-    inside = pixels[mask].astype(np.float64)
-    if not len(inside):
-        return {}
-    return {"mean": np.round(inside.mean(0), 4).tolist(), "std": np.round(inside.std(0), 4).tolist()}

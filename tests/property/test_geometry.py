@@ -28,6 +28,7 @@ class PaperSlide(Closing):
     mpp: Mpp | None = None
     objective: float | None = None
     properties: Mapping[str, str] = {}
+    associated: tuple[str, ...] = ()
 
     def __init__(self, sizes: list[tuple[int, int]], bounds: Box | None = None) -> None:
         self.levels: tuple[Level, ...] = make_levels(sizes)

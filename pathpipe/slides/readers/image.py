@@ -25,6 +25,7 @@ class ImageSlide(Closing):
     mpp: Mpp | None = None
     objective: float | None = None
     bounds: Box | None = None
+    associated: tuple[str, ...] = ()
 
     def __init__(self, path: Path) -> None:
         self.path = path

@@ -36,6 +36,7 @@ class OpenSlideSlide(Closing):
         self.mpp = _mpp(self.properties)
         self.objective = stated_number(self.properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER))
         self.bounds = _bounds(self.properties)
+        self.associated = tuple(sorted(handle.associated_images))
 
     def read(self, xy0: tuple[int, int], level: int, size_px: tuple[int, int]) -> Pixels:
         """See `Slide.read`."""

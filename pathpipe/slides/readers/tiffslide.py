@@ -40,6 +40,7 @@ class TiffSlideSlide(Closing):
         self.mpp = self._stated_mpp()
         self.objective = stated_number(self.properties.get("tiffslide.objective-power"))
         self.bounds: Box | None = None
+        self.associated = _associated(handle)
 
     def _stated_mpp(self) -> Mpp | None:
         if self._facts.ome_mpp is not None:
@@ -97,6 +98,13 @@ def _location(level_px: int, downsample: float) -> int:
     """The level-0 px that leads tiffslide, which truncates location / downsample, to this px of the level."""
     location = math.ceil(level_px * downsample)
     return location if int(location / downsample) == level_px else location + 1
+
+
+def _associated(handle: tiffslide.TiffSlide) -> tuple[str, ...]:
+    try:
+        return tuple(sorted(map(str, handle.associated_images)))
+    except DAMAGE:  # the slide itself may be whole
+        return ()
 
 
 def _open(path: Path) -> tuple[tiffslide.TiffSlide, dict[str, str]]:

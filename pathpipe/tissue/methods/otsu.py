@@ -9,14 +9,17 @@ from pydantic import Field
 
 from pathpipe.settings import Settings
 from pathpipe.slides.slide import Pixels
-from pathpipe.tissue.method import Found, View
+from pathpipe.tissue.method import BoolArray, Found, View
+from pathpipe.tissue.methods.glass import find_glass
 
-FLOOR = 12.0  # saturation of JPEG noise and of tinted glass on real scans stays below this
+FLOOR = 12.0  # saturation of JPEG noise on real scans stays below this, and above tinted glass by no more
 DARK = 30  # of 255: saturation of what is nearly black means nothing
+SPREADS = 6.0  # saturation this many standard deviations above glass is stain
+DARKER = 4.0  # luma this many standard deviations below glass is more than noise
 
 
 class Otsu:
-    """Pixels more saturated than a threshold found on each slide."""
+    """Pixels more saturated than a threshold found on each slide, and darker than its glass."""
 
     class Options(Settings):
         """Options of `otsu`."""
@@ -33,35 +36,40 @@ class Otsu:
     def find(self, view: View) -> Found:
         """See `TissueMethod`."""
         saturated = saturation(view.pixels)
-        threshold = self.options.threshold
-        if threshold is None:
-            threshold = saturation_threshold(saturated[~view.ink])
-        return Found(saturated > threshold, float(threshold))
+        if self.options.threshold is not None:
+            return Found(saturated > self.options.threshold, self.options.threshold)
+        threshold = saturation_threshold(saturated, view.ink)
+        mask = saturated > threshold
+        return Found(mask & ~_as_bright_as_glass(view.pixels, mask | view.ink), threshold)
 
 
 def saturation(pixels: Pixels) -> npt.NDArray[np.uint8]:
     """Smoothed HSV saturation, (H, W) uint8; what is nearly black counts as unsaturated."""
-    hsv = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV)
-    saturated = np.where(hsv[..., 2] > DARK, hsv[..., 1], 0).astype(np.uint8)
-    return np.asarray(cv2.medianBlur(saturated, 5))
+    _, saturated, value = cv2.split(cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV))
+    saturated = cv2.bitwise_and(saturated, cv2.compare(value, DARK, cv2.CMP_GT))
+    return np.asarray(cv2.medianBlur(saturated, 5), np.uint8)
 
 
-def saturation_threshold(values: npt.NDArray[np.uint8]) -> float:
+def saturation_threshold(values: npt.NDArray[np.uint8], ignore: BoolArray | None = None) -> float:
     """The saturation that parts tissue from glass on one slide.
 
-    Otsu's threshold finds the glass; it is then lowered to where the glass ends (median + 6 robust standard
-    deviations of the lower class), because Otsu on a slide of strong and pale stain calls the pale part glass.
-    The floor keeps an empty slide empty, where Otsu would give half its noise as tissue. Where even the lower class is
-    clearly coloured there is no glass, and the floor alone decides.
+    Otsu's threshold finds the glass; it is then lowered to where the glass ends, because Otsu on a slide of strong and
+    pale stain calls the pale part glass. The floor keeps an empty slide empty, where Otsu would give half its noise as
+    tissue. Where even the lower class is clearly coloured there is no glass, and the floor alone decides.
 
     Reference: Otsu (1979), IEEE Trans. SMC 9(1), 62-66.
     """
-    if not values.size:
+    glass, otsu = find_glass(values, ignore)
+    if glass is None or glass.level > 2 * FLOOR:
         return FLOOR
-    otsu, _ = cv2.threshold(values.reshape(-1, 1), 0, 255, cv2.THRESH_BINARY + cv2.THRESH_OTSU)
-    glass = values[values <= otsu].astype(np.float64)
-    middle = float(np.median(glass)) if glass.size else 0.0
-    if middle > 2 * FLOOR:
-        return FLOOR
-    spread = 1.4826 * float(np.median(np.abs(glass - middle))) if glass.size else 0.0
-    return float(np.clip(middle + 6 * max(spread, 1.0), FLOOR, max(otsu, FLOOR)))
+    end = glass.level + max(SPREADS * glass.spread, FLOOR)
+    return float(np.clip(end, FLOOR, max(otsu, FLOOR)))
+
+
+def _as_bright_as_glass(pixels: Pixels, not_glass: BoolArray) -> BoolArray:
+    """Colour without absorption: JPEG stores colour at half the resolution, so stain bleeds over its edge."""
+    darkness = cv2.bitwise_not(cv2.medianBlur(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), 3))
+    glass, _ = find_glass(np.asarray(darkness, np.uint8), not_glass)
+    if glass is None:
+        return np.zeros(not_glass.shape, bool)
+    return np.asarray(darkness <= glass.level + DARKER * glass.spread)

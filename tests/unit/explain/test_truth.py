@@ -123,7 +123,7 @@ def test_reads_polygons_and_multipolygons(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    ["", "{", "[]", '{"features": [{"geometry": null}]}', '{"features": [{"geometry": {"type": "Polygon"}}]}'],
+    ["", "{", "[1]", "{}", '{"features": [{"geometry": null}]}', '{"features": [{"geometry": {"type": "Polygon"}}]}'],
 )
 def test_refuses_what_is_no_geojson(tmp_path: Path, content: str) -> None:
     (tmp_path / "t.geojson").write_text(content)

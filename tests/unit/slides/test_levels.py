@@ -19,7 +19,7 @@ from pathpipe.testing.slides import LOSSLESS, STEP, position_slide
 ODD = [((1999, 1603), (500, 401)), ((2001, 1597), (500, 400)), ((2003, 1613), (501, 404))]
 
 
-@pytest.mark.parametrize("reader", ["openslide", "tiffslide", "image"])
+@pytest.mark.parametrize("reader", ["direct", "openslide", "tiffslide", "image"])
 @pytest.mark.parametrize("level", [-1, 1, 7])
 def test_a_level_that_is_not_there_is_refused(tmp_path: Path, reader: str, level: int) -> None:
     path = position_slide(tmp_path / "a.svs", [(100, 80)])
@@ -44,7 +44,7 @@ def test_tiffslide_reads_the_very_pixel_of_an_odd_level(
             assert np.array_equal(region, noise[y : y + 8, x : x + 8]), (x, y)
 
 
-@pytest.mark.parametrize("reader", ["openslide", "tiffslide"])
+@pytest.mark.parametrize("reader", ["direct", "openslide", "tiffslide"])
 @pytest.mark.parametrize(("size0", "size1"), ODD)
 def test_odd_levels_do_not_drift(tmp_path: Path, reader: str, size0: tuple[int, int], size1: tuple[int, int]) -> None:
     path = position_slide(tmp_path / "a.svs", [size0, size1])
