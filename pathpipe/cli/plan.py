@@ -1,4 +1,4 @@
-"""`pathpipe plan`: what a cohort will become, how long it will take, and what is in the way, before any work is done."""
+"""`pathpipe plan`: what a cohort will become, how long it will take, what is in the way; before any work is done."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 
 @with_settings("tile", "tissue", "slide", "extract", "execution:workers,device,tiles_per_batch,read_threads")
-def plan(
+def plan(  # noqa: PLR0913 - typer makes an option of each parameter
     source: SourceArgument = None,
     out: OutOption = None,
     probe: Annotated[

@@ -196,9 +196,7 @@ STAGE = Stage(
     name="report",
     version=1,
     packages=("matplotlib", "jinja2", "torch", "timm", "numpy", "h5py", "openslide-python", "openslide-bin"),
-    what=lambda settings: settings.model_dump(
-        mode="json", exclude={"execution": True, "cohort": True, **PLACES}
-    ),
+    what=lambda settings: settings.model_dump(mode="json", exclude={"execution": True, "cohort": True, **PLACES}),
     inputs=inputs,
     output=lambda run, key, settings: run.report,
     make=make,

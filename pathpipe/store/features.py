@@ -15,8 +15,9 @@ import numpy.typing as npt
 from pathpipe.errors import StoreError
 from pathpipe.provenance import Provenance
 from pathpipe.tiles.attributes import coords_attributes
+from pathpipe.tiles.grid import Regions
 from pathpipe.tiles.plan import ReadPlan
-from pathpipe.tiles.table import TileTable
+from pathpipe.tiles.table import TileTable, read_regions, write_regions
 
 FORMAT, VERSION = "pathpipe-features", 1
 DTYPES = ("float16", "float32")
@@ -53,6 +54,7 @@ class Features:
         slide_fingerprint: Of the slide's content.
         empty_reason: Why there are no rows.
         provenance: What made the file.
+        regions: What the tiles are parts of, where regions were asked for.
     """
 
     features: npt.NDArray[np.floating[Any]]
@@ -62,6 +64,7 @@ class Features:
     slide_fingerprint: str
     empty_reason: str | None
     provenance: Provenance
+    regions: Regions | None = None
 
 
 def write_features(
@@ -89,6 +92,7 @@ def write_features(
         coords = file.create_dataset("coords", data=grid.xy0.astype(np.int64))
         for name, value in coords_attributes(plan, table.slide).items():
             coords.attrs[name] = value
+        write_regions(file, grid.regions)
         # TRIDENT's readers look for these three on `features`
         for name, text in (("name", table.slide.slide_id), ("savetodir", "."), ("encoder", str(encoder["name"]))):
             file["features"].attrs[name] = text
@@ -153,6 +157,7 @@ def _read(path: Path, rows: bool) -> Features:
                 slide_fingerprint=str(file.attrs["slide_fingerprint"]),
                 empty_reason=str(file.attrs["empty_reason"]) or None,
                 provenance=Provenance.from_dict(json.loads(file.attrs["provenance"])),
+                regions=read_regions(file),
             )
     except FileNotFoundError:
         raise StoreError("there is no such feature file", where=str(path), hint="run `pathpipe extract`") from None

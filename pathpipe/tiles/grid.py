@@ -15,6 +15,7 @@ from pathpipe.tissue.mask import TissueMask
 from pathpipe.tissue.rois import Rois
 
 Corners = npt.NDArray[np.int64]
+_NOTHING = 1e-6  # a share of tissue that is but the rounding of sums
 _BLOCK = 1 << 20  # candidates looked at together: bounds memory on any slide and stride
 
 
@@ -83,7 +84,7 @@ def make_grid(
         what = "region" if settings.region_tiles else "tile"
         where = " and lies where tiles were asked for" if rois else ""
         reason = mask.empty_reason or (rois and rois.empty_reason)
-        return _empty(plan, reason or f"no {what} has {settings.min_tissue:.0%} tissue{where}")
+        return _empty(plan, reason or f"no {what} has {settings.min_tissue:.0%} tissue{where}", settings)
     if settings.max_tiles is not None:
         few = spread_evenly(lattice.corners(cells), settings.max_tiles // max(1, settings.region_tiles) ** 2)
         cells, tissue = cells[few], tissue[few]
@@ -133,7 +134,7 @@ def _with_tissue(
         corners = lattice.corners(block)
         tissue = mask.fraction(corners, lattice.side0)
         # a tile without any tissue is never wanted, even where the least share asked for is 0
-        keep = (tissue >= least) & (tissue > 0)
+        keep = (tissue >= least) & (tissue > _NOTHING)
         if rois is not None:
             keep[keep] = rois.keep(corners[keep], lattice.side0)
         cells.append(block[keep])

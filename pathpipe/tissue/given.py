@@ -16,6 +16,7 @@ from pathpipe.tissue.artefacts import COLOURS
 from pathpipe.tissue.geojson import Feature, Polygon, read_features
 from pathpipe.tissue.mask import TissueMask, tissue_colour
 from pathpipe.tissue.polygons import fill, moved, parted
+from pathpipe.tissue.segment import segment
 from pathpipe.tissue.thumbnail import read_thumbnail
 
 Origin = tuple[float, float]
@@ -105,6 +106,12 @@ def given_mask(path: Path, slide: Slide, mpp: Mpp, settings: TissueSettings) -> 
         artefacts={kind: fill(polygons, scale0, shape) for kind, polygons in artefacts.items()},
         colour=tissue_colour(thumbnail.pixels, mask),
     )
+
+
+def find_tissue(slide_id: str, slide: Slide, mpp: Mpp, settings: TissueSettings) -> TissueMask:
+    """The tissue: as given for this slide, else as the method finds it. Raises as `given_mask` and `segment`."""
+    path = given_file(settings.mask_dir, slide_id)
+    return segment(slide, mpp, settings) if path is None else given_mask(path, slide, mpp, settings)
 
 
 def _refuse_elsewhere(path: Path, tissue: Sequence[Polygon], slide: Slide) -> None:

@@ -33,12 +33,11 @@ class Decoder:
     """How the tiles of one level become pixels.
 
     Attributes:
-        decode: (bytes of a stored tile, its number in the level, shrink, buffer or None) -> (H, W, 3 or 4) uint8, in
-            the buffer where it fits. Raises DecodeError.
+        decode: (bytes of a stored tile, its number in the level, shrink) -> (H, W, 3 or 4) uint8. Raises DecodeError.
         shrinks: The values of `shrink` it takes.
     """
 
-    decode: Callable[[bytes, int, int, Pixels | None], Pixels]
+    decode: Callable[[bytes, int, int], Pixels]
     shrinks: tuple[int, ...] = (1,)
 
 
@@ -47,14 +46,15 @@ def decoder_for(page: tifffile.TiffPage) -> Decoder | None:
     photometric = int(page.photometric)
     if page.compression == _JPEG:
         known = photometric in (_RGB, _YCBCR) and page.samplesperpixel == 3
-        return Decoder(_jpeg(page.jpegtables, photometric), (1, 2, 4, 8)) if known else None
+        width = page.tilewidth if page.is_tiled else page.imagewidth
+        return Decoder(_jpeg(page.jpegtables, photometric, width), (1, 2, 4, 8)) if known else None
     if page.compression in _JPEG2000:
         coded = page.compression == _JPEG2000_YCBCR or photometric == _YCBCR
         return Decoder(_by_tifffile(page, coded))
     return Decoder(_by_tifffile(page, False)) if photometric == _RGB else None
 
 
-def _jpeg(tables: bytes | None, photometric: int) -> Callable[[bytes, int, int, Pixels | None], Pixels]:
+def _jpeg(tables: bytes | None, photometric: int, width_px: int) -> Callable[[bytes, int, int], Pixels]:
     """Abbreviated JPEG streams: the tables they share lie in a tag of the file.
 
     What the tag PhotometricInterpretation says of the colours holds, whatever the stream's own markers suggest
@@ -62,23 +62,24 @@ def _jpeg(tables: bytes | None, photometric: int) -> Callable[[bytes, int, int, 
     """
     head = _SOI + _adobe_marker(photometric == _YCBCR) + (tables[2:-2] if tables else b"")
 
-    def decode(data: bytes, number: int, shrink: int, buffer: Pixels | None) -> Pixels:
+    def decode(data: bytes, number: int, shrink: int) -> Pixels:
         start = 2
         if data[2:4] == _APP0:  # a JFIF marker would overrule Adobe's
             start = 4 + int.from_bytes(data[4:6], "big")
         stream = head + data[start:]
+        least = width_px // shrink  # asks for the smallest of the decoder's scales that is at least as wide
         try:
-            return _turbo(stream, shrink, buffer)
+            return _turbo(stream, least)
         except ValueError as error:
             if _HARMLESS in str(error):
-                return _turbo(stream, shrink, buffer, strict=False)
+                return _turbo(stream, least, strict=False)
             raise DecodeError(str(error)) from None
 
     return decode
 
 
-def _turbo(stream: bytes, shrink: int, buffer: Pixels | None, strict: bool = True) -> Pixels:
-    return simplejpeg.decode_jpeg(stream, "RGB", min_factor=shrink, buffer=buffer, strict=strict)
+def _turbo(stream: bytes, least_px: int, strict: bool = True) -> Pixels:
+    return simplejpeg.decode_jpeg(stream, "RGB", min_width=least_px, strict=strict)
 
 
 def _adobe_marker(ycbcr: bool) -> bytes:
@@ -86,10 +87,10 @@ def _adobe_marker(ycbcr: bool) -> bytes:
     return b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([ycbcr])
 
 
-def _by_tifffile(page: tifffile.TiffPage, ycbcr: bool) -> Callable[[bytes, int, int, Pixels | None], Pixels]:
+def _by_tifffile(page: tifffile.TiffPage, ycbcr: bool) -> Callable[[bytes, int, int], Pixels]:
     decode_segment = page.decode
 
-    def decode(data: bytes, number: int, shrink: int, buffer: Pixels | None) -> Pixels:
+    def decode(data: bytes, number: int, shrink: int) -> Pixels:
         try:
             segment = decode_segment(data, number)[0]
         except (ValueError, RuntimeError, TypeError, IndexError) as error:

@@ -128,7 +128,7 @@ class DirectSlide(Closing):
             data = os.pread(self._file, length, int(native.offsets[row, column]))
             if len(data) < length:
                 raise DecodeError("the file ends early")
-            pixels = native.decoder.decode(data, number, shrink, None)
+            pixels = native.decoder.decode(data, number, shrink)
         except (DecodeError, OSError) as error:
             x0, y0 = (
                 round(step * side * down)

@@ -28,7 +28,7 @@ class Hsv:
         saturation_max: int = Field(255, ge=0, le=255, description="Largest saturation, 0-255")
         value_min: int = Field(103, ge=0, le=255, description="Smallest value (brightest primary), 0-255")
         value_max: int = Field(255, ge=0, le=255, description="Largest value, 0-255")
-        median_px: int = Field(1, ge=1, le=31, description="Median filter before, odd px of the mask; 1: none")
+        median_px: int = Field(3, ge=1, le=31, description="Median filter before, odd px of the mask; 1: none")
 
         @model_validator(mode="after")
         def _ranges_hold_something(self) -> Self:

@@ -15,7 +15,7 @@ Labels = npt.NDArray[np.int32]
 def filter_areas(tissue: BoolArray, piece_px: float, hole_px: float, most_holes: int) -> BoolArray:
     """Keep pieces of tissue by their area without holes, and of a piece's holes the largest that are large enough.
 
-    A kept piece covers all that lies inside its outline but its kept holes; what is covered by any piece is tissue.
+    A hole's area counts what lies in it. A kept piece covers all that lies inside its outline but its kept holes; what is covered by any piece is tissue.
     Bare ground that reaches the border of the picture is no hole.
 
     Args:
@@ -27,7 +27,7 @@ def filter_areas(tissue: BoolArray, piece_px: float, hole_px: float, most_holes:
     Returns:
         (H, W) bool.
     """
-    padded = np.pad(tissue, 1)  # joins all bare ground at the border to label `outside`
+    padded = np.pad(tissue, 1)  # a rim that joins all bare ground at the border to label `outside`
     pieces, piece_areas = _label(padded, 8)
     grounds, ground_areas = _label(~padded, 4)
     outside = int(grounds[0, 0])
@@ -35,10 +35,9 @@ def filter_areas(tissue: BoolArray, piece_px: float, hole_px: float, most_holes:
     around = _above_first(grounds, len(ground_areas), pieces)  # of each ground: the piece around it
     around[outside] = 0
     holes = np.flatnonzero(around)
-    net = piece_areas.astype(np.float64)
-    kept_piece = net > piece_px
+    kept_piece = piece_areas > piece_px
     kept_piece[0] = False
-    kept_hole = _kept_holes(holes, around, ground_areas, hole_px, most_holes)
+    kept_hole = _kept_holes(holes, around, _with_content(ground_areas, piece_areas, home, around), hole_px, most_holes)
     filled = kept_piece[around] & ~kept_hole
     filled[outside] = False
     covered, inside = kept_piece, filled
@@ -67,6 +66,19 @@ def _above_first(labels: Labels, count: int, others: Labels) -> Ints:
     above = others.ravel()[first].astype(np.int64)
     above[0] = 0
     return above
+
+
+def _with_content(grounds: Ints, pieces: Ints, home: Ints, around: Ints) -> Ints:
+    """Areas of grounds with the pieces that lie in them, and with what lies in those."""
+    own = pieces.copy()
+    own[0] = 0
+    whole = grounds
+    while True:  # a round a level of nesting
+        holes_of_piece = np.bincount(around, np.where(around > 0, whole, 0), len(own))
+        deeper = grounds + np.bincount(home, own + holes_of_piece, len(grounds)).astype(np.int64)
+        if (deeper == whole).all():
+            return whole
+        whole = deeper
 
 
 def _kept_holes(holes: Ints, around: Ints, areas: Ints, hole_px: float, most: int) -> BoolArray:
