@@ -4,6 +4,7 @@
 |-------------------|-------------------------------------------|
 | HDF5              | root attribute `provenance` (JSON)        |
 | GeoJSON           | foreign member `pathpipe`                 |
+| JPEG              | comment (JSON), member `provenance`       |
 | folder            | `provenance.json` inside                  |
 | HTML              | first `<script type="application/json" id="provenance">` |
 
@@ -97,6 +98,11 @@ def _read(path: Path) -> dict[str, Any] | None:
             return dict(json.loads(file.attrs["provenance"]))
     if path.suffix == ".geojson":
         return dict(json.loads(path.read_text(encoding="utf-8"))["pathpipe"]["provenance"])
+    if path.suffix == ".jpg":
+        from PIL import Image
+
+        with Image.open(path) as picture:
+            return dict(json.loads(picture.info["comment"])["provenance"])
     if path.suffix == ".html":
         pattern = r'<script type="application/json" id="provenance">(.*?)</script>'
         match = re.search(pattern, path.read_text(encoding="utf-8"), re.DOTALL)

@@ -104,6 +104,15 @@ class Run:
         """QC picture beside the tile table."""
         return self.folder / "tiles" / f"{slide_id}.jpg"
 
+    def contact_sheet(self, page: int) -> Path:
+        """Overlays of the whole cohort; pages count from 1."""
+        return self.folder / self.page_name(page)
+
+    @staticmethod
+    def page_name(page: int) -> str:
+        """File name of a page of the contact sheet."""
+        return "contact_sheet.jpg" if page == 1 else f"contact_sheet-{page}.jpg"
+
     def features(self, encoder: str, slide_id: str) -> Path:
         """Features, HDF5."""
         return self.folder / "features" / safe_name(encoder) / f"{slide_id}.h5"

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 import pathpipe
-from pathpipe.cli import chain_commands, demo, listing, plan, predict, store
+from pathpipe.cli import chain_commands, demo, doctor, encoders, listing, plan, predict, store
 from pathpipe.errors import ExitCode, PathpipeError
 
 app = typer.Typer(
@@ -46,9 +46,11 @@ def _global(
 
 
 demo.register(app)
+doctor.register(app)
 plan.register(app)
 chain_commands.register(app)
 predict.register(app)
+encoders.register(app)
 listing.register(app)
 store.register(app)
 

@@ -22,6 +22,7 @@ from pathpipe.cli.session import (
 _TILES = ("tile", "tissue", "slide")
 _FEATURES = (*_TILES, "execution")
 _TRAIN = ("split", "extract", *_FEATURES)
+_LAST = {"tile": "contact-sheet"}  # a command goes on to the view of what it made
 Given = dict[str, dict[str, Any]]
 
 # command -> (help, sections whose settings are its options, its own first)
@@ -29,7 +30,8 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "tile": (
         "Find the tissue of every slide and lay the grid of tiles.\n\n"
         "Writes RUN/tissue/SLIDE.geojson (opens in QuPath), RUN/tiles/SLIDE.h5 (opens in CLAM and TRIDENT) and "
-        "SLIDE.jpg, a picture of the slide with its grid to look at.",
+        "SLIDE.jpg, a picture of the slide with its grid to look at; and RUN/contact_sheet.jpg, all pictures small, "
+        "those to look at first at the top.",
         (*_TILES, "execution:workers,stale,max_failures"),
     ),
     "extract": (
@@ -79,7 +81,7 @@ def _chain_command(stage: str, sections: tuple[str, ...]) -> Callable[..., None]
         *,
         given: Given,
     ) -> None:
-        run_stage(stage, Request(source, out, config, print_config, quiet), given)
+        run_stage(_LAST.get(stage, stage), Request(source, out, config, print_config, quiet), given)
 
     return command
 

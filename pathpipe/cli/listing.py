@@ -1,4 +1,4 @@
-"""`pathpipe encoders` and `pathpipe models`: what there is, and all that is known of one."""
+"""`pathpipe models`: what there is, and all that is known of one."""
 
 from __future__ import annotations
 
@@ -11,30 +11,7 @@ FormOption = Annotated[str, typer.Option("--form", help="table, csv or json", me
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
-    app.command("encoders")(encoders)
     app.command("models")(models)
-
-
-def encoders(
-    name: Annotated[str | None, typer.Argument(help="One encoder, or timm:NAME, in full")] = None,
-    form: FormOption = "table",
-) -> None:
-    """List the encoders, or show one: architecture, input, licence, where its weights come from."""
-    from pathpipe.cli.tables import print_table
-    from pathpipe.encoders.catalogue import encoder_names, encoder_record
-
-    if name is not None:
-        record = encoder_record(name).model_dump(mode="json")
-        print_table(["field", "value"], [[field, _text(value)] for field, value in record.items()], form)
-        return
-    rows = []
-    for known in encoder_names():
-        record_ = encoder_record(known)
-        size = f"{record_.parameters / 1e6:.0f}M"
-        mpp = "" if record_.mpp is None else f"{record_.mpp:g}"
-        gated = "gated" if record_.gated else ""
-        rows.append([known, record_.dim, size, record_.input_px, mpp, record_.domain, record_.licence, gated])
-    print_table(["encoder", "dim", "size", "input px", "um/px", "domain", "licence", "access"], rows, form)
 
 
 def models(
@@ -49,7 +26,7 @@ def models(
         model = model_class(name)
         rows: list[list[Any]] = [[f.name, getattr(model.card, f.name)] for f in _fields(model.card)]
         rows += [
-            [f"-s {option}={_text(field.get_default(call_default_factory=True))}", field.description or ""]
+            [f"-s {option}={as_text(field.get_default(call_default_factory=True))}", field.description or ""]
             for option, field in model.Options.model_fields.items()
         ]
         print_table(["field", "value"], rows, form)
@@ -67,7 +44,8 @@ def _fields(card: Any) -> Any:
     return fields(card)
 
 
-def _text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A value on one line of a table."""
     if isinstance(value, dict):
         return ", ".join(f"{key}={item}" for key, item in value.items() if item is not None)
     if isinstance(value, list | tuple):

@@ -42,7 +42,7 @@ def plan(  # noqa: PLR0913 - typer makes an option of each parameter
     ] = None,
     gpus: Annotated[int, typer.Option("--gpus", min=1, help="GPUs of that rate that share the cohort")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON (docs/formats.md)")] = False,
-    csv: Annotated[Path | None, typer.Option("--csv", help="Also write one row a slide to this file")] = None,
+    csv_file: Annotated[Path | None, typer.Option("--csv", help="Also write one row a slide to this file")] = None,
     config: ConfigOption = None,
     print_config: PrintConfigOption = False,
     quiet: QuietOption = False,
@@ -70,12 +70,12 @@ def plan(  # noqa: PLR0913 - typer makes an option of each parameter
     if cohort_source is None and folder is None:
         raise SettingsError("nothing to plan", hint="give a cohort table, a folder of slides, one slide, or a run")
     cohort = Cohort.read(cohort_source) if cohort_source is not None else Run.open(folder or Path()).cohort
-    encoder_record(settings.extract.encoder)
+    encoder_record(settings.extract.encoder, settings.extract.weights)
     console = stderr_console()
     with Display(console, quiet or not console.is_terminal) as display:
         planned = plan_cohort(cohort, settings, display, probed=probe, gpu_rate=gpu_rate, gpus=gpus)
-    if csv is not None:
-        _write_csv(csv, planned)
+    if csv_file is not None:
+        _write_csv(csv_file, planned)
     if as_json:
         print(json.dumps(planned.to_dict(), indent=1, ensure_ascii=False, allow_nan=False))
     else:
@@ -119,8 +119,7 @@ def _print_conflicts(planned: CohortPlan) -> None:
     console = stderr_console()
     for conflict in planned.conflicts:
         hint = f" (hint: {conflict.hint})" if conflict.hint else ""
-        reason = conflict.reason.removeprefix(f"{conflict.slide_id}: ")
-        line = f"conflict: {conflict.slide_id}: {conflict.kind}: {reason}{hint}"
+        line = f"conflict: {conflict.slide_id}: {conflict.kind}: {conflict.reason}{hint}"
         console.print(line, markup=False, highlight=False, soft_wrap=True, style="yellow")
 
 
@@ -141,18 +140,22 @@ def totals_line(planned: CohortPlan) -> str:
 
 
 def _write_csv(path: Path, planned: CohortPlan) -> None:
-    import pandas as pd
+    import csv
+    import io
 
+    from pathpipe.execution.planning import SLIDE_KEYS
     from pathpipe.publish import publish_text
 
     reasons: dict[str, list[str]] = {}
     for conflict in planned.conflicts:
         reasons.setdefault(conflict.slide_id, []).append(f"{conflict.kind}: {conflict.reason}")
-    rows = []
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([*SLIDE_KEYS, "conflict"])
     for plan in planned.slides:
-        row = {name: _flat(value) for name, value in planned.row(plan).items()}
-        rows.append({**row, "conflict": "; ".join(reasons.get(plan.slide_id, []))})
-    publish_text(path, pd.DataFrame(rows).to_csv(index=False))
+        cells = [_flat(value) for value in planned.row(plan).values()]
+        writer.writerow([*cells, "; ".join(reasons.get(plan.slide_id, []))])
+    publish_text(path, text.getvalue())
 
 
 def _flat(value: Any) -> Any:

@@ -9,6 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from pathpipe.encoders.encoder import EncoderRecord, WeightsSource
+from pathpipe.encoders.files import file_record, is_file_encoder
 from pathpipe.errors import SettingsError
 from pathpipe.registry import Registry, suggest
 
@@ -20,22 +21,28 @@ _FILE = Path(__file__).with_name("catalogue.yaml")
 @cache
 def _builtin() -> dict[str, EncoderRecord]:
     entries = yaml.safe_load(_FILE.read_text(encoding="utf-8"))
-    return {name: EncoderRecord(name=name, **entry) for name, entry in entries.items()}
+    return {name: EncoderRecord(name=name, **entry) for name, entry in entries.items() if not name.startswith(".")}
 
 
 def encoder_names() -> list[str]:
-    """All names but `timm:NAME`, which has no end."""
+    """All names but those that have no end: `timm:NAME`, `torchscript:FILE`, `onnx:FILE`."""
     return [*_builtin(), *PLUGINS.names()]
 
 
-def encoder_record(name: str) -> EncoderRecord:
-    """The record of a name; nothing is loaded or downloaded.
+def encoder_record(name: str, weights: str | None = None) -> EncoderRecord:
+    """The record of a name; nothing is downloaded, and nothing loaded but a file that is the encoder itself.
+
+    Args:
+        weights: Where the file of `torchscript:FILE` or `onnx:FILE` lies, if elsewhere; of no concern to others.
 
     Raises:
         SettingsError: There is no such encoder, or a plug-in offers something else than an `EncoderRecord`.
+        MissingError: It is a file that isn't there.
     """
     if name in _builtin():
         return _builtin()[name]
+    if is_file_encoder(name):
+        return file_record(name, weights)
     if name.startswith(TIMM):
         return _timm_record(name)
     if name in PLUGINS:
@@ -49,6 +56,11 @@ def encoder_record(name: str) -> EncoderRecord:
     raise SettingsError(
         f"there is no encoder `{name}`", hint=f"{suggest(name, encoder_names())}; any timm model is `timm:NAME`"
     )
+
+
+def encoder_caution(name: str) -> str | None:
+    """What has to be said whenever an encoder is used; needs neither its weights nor its file."""
+    return None if is_file_encoder(name) else encoder_record(name).caution
 
 
 @cache
@@ -74,16 +86,15 @@ def _timm_record(name: str) -> EncoderRecord:
         return EncoderRecord(
             name=name,
             architecture=architecture,
-            arguments={"num_classes": 0},
             dim=model.num_features,
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             input_px=config["input_size"][-1],
             mean=config["mean"],
             std=config["std"],
             interpolation="bilinear" if config["interpolation"] == "bilinear" else "bicubic",
-            pooling="token" if token else "average",
+            pooling="cls" if token else "network",
             weights=weights,
-            licence=config.get("license") or "not stated by timm",
+            licence=config.get("license") or None,
             domain="as its training data",
             caution="a general-purpose network unless you give pathology weights with --weights",
         )

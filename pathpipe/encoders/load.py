@@ -4,23 +4,22 @@ from __future__ import annotations
 
 import contextlib
 from functools import lru_cache
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import timm
 import torch
-from timm.layers import SwiGLUPacked
 
+from pathpipe.encoders.build import Pooled, build_network
 from pathpipe.encoders.catalogue import encoder_record
 from pathpipe.encoders.encoder import Encoder, EncoderIdentity, EncoderRecord
-from pathpipe.encoders.layouts import from_efficientnet_pytorch
+from pathpipe.encoders.fetch import check_published, find_weights, weights_sha256
+from pathpipe.encoders.files import OnnxNetwork, encoder_file, is_file_encoder, run_file
+from pathpipe.encoders.layouts import rename
 from pathpipe.encoders.transform import Transform
-from pathpipe.encoders.weights import find_weights, load_strictly, read_state, weights_sha256
-from pathpipe.errors import MissingError, SettingsError, StoreError
+from pathpipe.encoders.weights import fit_positions, load_strictly, read_state
+from pathpipe.errors import MissingError, SettingsError
 
-# YAML can't hold classes: these words stand for them in `arguments`.
-_CLASSES: dict[str, Any] = {"SwiGLUPacked": SwiGLUPacked, "SiLU": torch.nn.SiLU}
 _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -39,8 +38,8 @@ class Place:
             raise SettingsError("fp16 needs a GPU", where="--precision", hint="use fp32 on a CPU")
 
 
-class TimmEncoder:
-    """An encoder whose network timm builds. See `Encoder`."""
+class TorchEncoder:
+    """An encoder whose network is a torch module. See `Encoder`."""
 
     def __init__(
         self, record: EncoderRecord, identity: EncoderIdentity, network: torch.nn.Module, place: Place
@@ -49,7 +48,7 @@ class TimmEncoder:
         self.identity = identity
         self.device = place.device
         self._autocast = _PRECISIONS[place.precision]
-        self._network = torch.nn.Sequential(Transform(record), network).eval().to(place.device)
+        self._network = torch.nn.Sequential(Transform(record), Pooled(network, record.pooling)).eval().to(place.device)
         self._network.requires_grad_(False)
 
     def embed(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
@@ -59,6 +58,29 @@ class TimmEncoder:
         casting = torch.autocast(kind, self._autocast) if self._autocast else contextlib.nullcontext()
         with torch.inference_mode(), casting:
             return np.asarray(self._network(batch).float().cpu().numpy())
+
+
+class OnnxEncoder:
+    """An encoder that onnxruntime runs; pixels are prepared by torch on the CPU. See `Encoder`.
+
+    Raises:
+        SettingsError: Another precision than the file's own was asked for.
+    """
+
+    def __init__(self, record: EncoderRecord, identity: EncoderIdentity, network: OnnxNetwork, place: Place) -> None:
+        if place.precision != "fp32":
+            raise SettingsError("an ONNX file has its own precision", where="--precision", hint="use fp32")
+        self.record = record
+        self.identity = identity
+        self.device = place.device
+        self._network = network
+        self._transform = Transform(record)
+
+    def embed(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+        """See `Encoder.embed`."""
+        with torch.inference_mode():
+            images = self._transform(torch.from_numpy(pixels)).numpy()
+        return np.asarray(self._network(images), dtype=np.float32)
 
 
 def pick_device(wanted: str) -> str:
@@ -85,65 +107,62 @@ def pick_device(wanted: str) -> str:
     return f"cuda:{index}"
 
 
-def encoder_identity(name: str, weights: str | None) -> EncoderIdentity:
+def encoder_identity(name: str, weights: str | None, offline: bool = False) -> EncoderIdentity:
     """The identity of an encoder with these weights; the network isn't built.
 
     Raises:
         SettingsError: There is no such encoder.
         MissingError: The weights can't be had.
     """
-    record = encoder_record(name)
-    path = find_weights(record, weights)
+    return _identity(*_record_and_file(name, weights, offline))
+
+
+def _record_and_file(name: str, weights: str | None, offline: bool) -> tuple[EncoderRecord, Path]:
+    record = encoder_record(name, weights)
+    if is_file_encoder(name):
+        return record, encoder_file(name, weights)
+    return record, find_weights(record, weights, offline)
+
+
+def _identity(record: EncoderRecord, path: Path) -> EncoderIdentity:
+    digest = weights_sha256(path)
     return EncoderIdentity(
-        name=name,
-        revision=(record.weights.revision or "") if weights is None else "",
-        weights_sha256=weights_sha256(path),
+        name=record.name,
+        # by content: the same bytes are the same encoder, wherever they were found
+        revision=(record.weights.revision or "") if digest == record.sha256 else "",
+        weights_sha256=digest,
         transform=record.transform,
         dim=record.dim,
     )
 
 
 @lru_cache(maxsize=1)
-def load_encoder(name: str, weights: str | None, device: str, precision: str) -> Encoder:
+def load_encoder(name: str, weights: str | None, device: str, precision: str, offline: bool = False) -> Encoder:
     """Load an encoder; the last one stays in memory, since a cohort uses it slide after slide.
 
     Args:
-        weights: A local checkpoint in place of the published one.
+        weights: A local checkpoint in place of the published one, or where the file of a file encoder lies.
         device: auto, cpu, cuda or cuda:N.
         precision: fp32, bf16 or fp16 arithmetic (autocast); features come back as float32.
+        offline: Never ask the network for weights.
 
     Raises:
         SettingsError: Unknown encoder, or a precision the device doesn't have.
         MissingError: Weights or device can't be had.
         StoreError: The weights don't fit.
     """
-    record = encoder_record(name)
     place = Place(device, precision)
-    path = find_weights(record, weights)
-    identity = encoder_identity(name, weights)
-    if weights is None and record.sha256 is not None and identity.weights_sha256 != record.sha256:
-        raise StoreError(
-            f"the weights of `{name}` are not the published ones (sha256 {identity.weights_sha256[:16]}...)",
-            where=str(path),
-            hint="delete the file and fetch it again, or pass it with --weights if you mean it",
-        )
+    record, path = _record_and_file(name, weights, offline)
+    identity = _identity(record, path)
+    if is_file_encoder(name):
+        network = run_file(record.architecture, path, place.device)
+        if isinstance(network, OnnxNetwork):
+            return OnnxEncoder(record, identity, network, place)
+        return TorchEncoder(record, identity, network, place)
+    if weights is None:
+        check_published(record, path)
     network = build_network(record)
-    state = read_state(path)
-    if record.layout == "efficientnet-pytorch":
-        state = from_efficientnet_pytorch(state)
-    elif hasattr(network, "pos_embed") and "pos_embed" in state and state["pos_embed"].shape != network.pos_embed.shape:
-        # a ViT trained on another input size: its position embedding is resampled as timm does
-        state = timm.models.vision_transformer.checkpoint_filter_fn(state, network)
-    load_strictly(network, state, path)
-    return TimmEncoder(record, identity, network, place)
-
-
-def build_network(record: EncoderRecord) -> torch.nn.Module:
-    """The network of a record with weights at random; it returns (N, dim)."""
-    arguments = {
-        name: _CLASSES.get(value, value) if isinstance(value, str) else value
-        for name, value in {"num_classes": 0, **record.arguments}.items()
-    }
-    with torch.random.fork_rng(devices=[]):
-        network: torch.nn.Module = timm.create_model(record.architecture, pretrained=False, **arguments)
-    return network
+    # Hugging Face's classes call their blocks `encoder.`; elsewhere it is what a wrapper leaves
+    state = rename(record.layout, read_state(path, own=("encoder.",) if record.layout.startswith("hf-") else ()))
+    load_strictly(network, fit_positions(network, state, record.layout), path)
+    return TorchEncoder(record, identity, network, place)

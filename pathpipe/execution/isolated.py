@@ -61,7 +61,8 @@ def isolated(
                 except (EOFError, ConnectionResetError):
                     _stop(worker)
                     result = Crash(worker.process.exitcode)
-                    pool[place] = worker = _start(work) if waiting else _Worker(worker.process, worker.connection)
+                    if waiting:
+                        pool[place] = worker = _start(work)
                 _hand_over(worker, waiting, items)
                 yield index, result
     finally:

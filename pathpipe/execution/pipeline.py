@@ -41,7 +41,8 @@ def bring_up_to_stage(
 ) -> Outcome:
     """Bring a run up to date as far as `stage`.
 
-    Slides that fail stay out and the rest goes on; a stage of the whole cohort that fails ends the chain.
+    Slides that fail stay out and the rest goes on; a stage of the whole cohort that fails ends the chain, unless it is a
+    view that nothing is made from.
 
     Args:
         only: Slide ids the last stage is limited to, if it works on slides.
@@ -62,7 +63,8 @@ def bring_up_to_stage(
             for receipt in receipts:
                 outcome.receipts.setdefault(receipt.stage, {})[key] = receipt
         blocked = [one for receipts in results.values() for one in receipts if not one.ok]
-        if any(one.state == "stale" for one in blocked) or (blocked and group[-1] not in (*SLIDE_STAGES, "heatmap")):
+        alone = group[-1] in (*SLIDE_STAGES, "heatmap") or STAGES[group[-1]].view
+        if any(one.state == "stale" for one in blocked) or (blocked and not alone):
             break
     return outcome
 

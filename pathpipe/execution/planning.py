@@ -10,12 +10,12 @@ from typing import Any
 from pathpipe.cohort import Cohort
 from pathpipe.execution.local import Listener, worker_count
 from pathpipe.execution.processes import Hearing, run_in_processes
-from pathpipe.execution.receipt import Receipt, State
+from pathpipe.execution.receipt import Receipt
 from pathpipe.execution.unit import Failure, contain
 from pathpipe.progress import Notify, silent
 from pathpipe.settings import RunSettings
 from pathpipe.stages.forecast import Rates, disk_bytes, probe
-from pathpipe.stages.plan import Conflict, SlidePlan, find_conflicts, plan_slide
+from pathpipe.stages.plan import Conflict, SlidePlan, find_conflicts, plan_slide, refuse_settings
 
 FORMAT, VERSION = "pathpipe-plan", 1
 STAGE = "plan"
@@ -148,7 +148,7 @@ def plan_cohort(
     gpu_rate: float | None = None,
     gpus: int = 1,
 ) -> CohortPlan:
-    """Plan every slide; never raises for a slide that fails.
+    """Plan every slide; never raises for a slide that fails, only for settings that would fail all.
 
     Args:
         probed: Read a few tiles, and encode them where weights are at hand, to tell how long it will take.
@@ -156,12 +156,13 @@ def plan_cohort(
         gpus: GPUs that share the cohort, each with its own reading threads.
     """
     keys = [slide.slide_id for slide in cohort.slides]
+    refuse_settings(keys, settings)
     processes = worker_count(settings, ["tissue", "tile"], len(keys))
     listener.begin([STAGE], len(keys))
     work = partial(plan_one, cohort, settings)
 
     def finished(key: str, plan: SlidePlan) -> None:
-        listener.finished(key, [_receipt(plan)])
+        listener.finished(key, [Receipt(STAGE, key, "done")])  # what is wrong with it is told with the rest
 
     plans: dict[str, SlidePlan] = {}
     if processes > 1:
@@ -182,7 +183,10 @@ def plan_one(cohort: Cohort, settings: RunSettings, key: str, notify: Notify = s
     row = cohort[key]
     plan = contain(lambda: plan_slide(row, settings))
     if isinstance(plan, Failure):
-        conflict = Conflict(key, "unreadable", plan.reason, plan.hint or plan.trace)
+        hint = plan.hint
+        if plan.trace is not None:
+            hint = "please report it: " + " ".join(plan.trace.split()[-60:])
+        conflict = Conflict(key, "unreadable", plan.reason, hint)
         return SlidePlan(key, str(row.path), conflict=conflict)
     return plan
 
@@ -191,15 +195,6 @@ def _died(cohort: Cohort, key: str, exitcode: int | None) -> SlidePlan:
     reason = f"the process that looked at it died (exit {exitcode}): a reader crashed, or memory ran out"
     conflict = Conflict(key, "unreadable", reason, "try another `--reader`")
     return SlidePlan(key, str(cohort[key].path), conflict=conflict)
-
-
-def _receipt(plan: SlidePlan) -> Receipt:
-    """What a listener shows of a slide; it isn't kept."""
-    if plan.conflict is not None:
-        return Receipt(STAGE, plan.slide_id, "failed", plan.conflict.reason, plan.conflict.hint)
-    state: State = "empty" if plan.empty_reason else "done"
-    counts = {"tiles": plan.tiles or 0}
-    return Receipt(STAGE, plan.slide_id, state, plan.empty_reason, seconds=plan.seconds, counts=counts)
 
 
 def _hours(seconds: Sequence[float | None], share: int) -> float | None:

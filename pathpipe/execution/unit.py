@@ -58,7 +58,7 @@ def bring_up_to_date(stage: Stage, run: Run, key: str, settings: RunSettings, no
         if receipt.trace is not None:
             hint = f"please report it with the traceback in {run.receipt(stage.name, key)}"
         receipt = Receipt(stage.name, key, "failed", receipt.reason, hint, trace=receipt.trace)
-    if receipt.state in ("current", "busy"):
+    if receipt.state == "busy" or (receipt.state == "current" and _known_well(run, receipt)):
         return receipt
     return _keep(run, replace(receipt, seconds=round(time.monotonic() - started, 3), host=socket.gethostname()))
 
@@ -115,6 +115,12 @@ def _look(stage: Stage, key: str, path: Path, expected: Provenance, settings: Ru
         f"was made from something else ({shown})",
         "`--stale remake` makes it again, `--stale keep` uses it as it is; or start another run with `-o`",
     )
+
+
+def _known_well(run: Run, receipt: Receipt) -> bool:
+    """Whether the last receipt isn't of trouble, e.g. with settings that have been taken back since."""
+    before = read_receipt(run, receipt.stage, receipt.key)
+    return before is None or before.ok
 
 
 def _keep(run: Run, receipt: Receipt) -> Receipt:

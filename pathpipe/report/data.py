@@ -6,34 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from pathpipe.evaluation.evaluate import Evaluation
-
-
-@dataclass(frozen=True)
-class SlideEntry:
-    """One slide of the cohort.
-
-    Attributes:
-        state: `done`, `empty`, `failed` or `stale`.
-        stage: Where it ended, for all but `done`.
-        overlay: JPEG of tissue and tiles.
-    """
-
-    slide_id: str
-    patient_id: str
-    label: str
-    state: str
-    stage: str = ""
-    reason: str = ""
-    hint: str = ""
-    tiles: int | None = None
-    tissue_mm2: float | None = None
-    mpp: str = ""
-    overlay: bytes | None = None
-
-    @property
-    def suspicion(self) -> tuple[int, float]:
-        """Sorts what a person should look at first: trouble, then the least tissue."""
-        return (0 if self.state != "done" else 1, self.tissue_mm2 or 0.0)
+from pathpipe.report.entry import SlideEntry
 
 
 @dataclass(frozen=True)

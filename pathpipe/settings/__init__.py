@@ -2,6 +2,7 @@
 
 from pathpipe.settings.base import Layer, Settings, merge, read_yaml, to_yaml
 from pathpipe.settings.stages import (
+    ENCODER_FILE_KINDS,
     PLACES,
     EvaluateSettings,
     Execution,
@@ -16,6 +17,7 @@ from pathpipe.settings.stages import (
 )
 
 __all__ = [
+    "ENCODER_FILE_KINDS",
     "PLACES",
     "EvaluateSettings",
     "Execution",

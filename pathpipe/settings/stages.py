@@ -54,7 +54,15 @@ class TissueSettings(Settings):
     min_area_um2: float = Field(20_000.0, ge=0, description="Smaller pieces of tissue are dropped, um2")
     max_hole_um2: float = Field(10_000.0, ge=0, description="Smaller holes are filled, um2")
     close_um: float = Field(32.0, ge=0, description="Gaps up to this width are closed, um")
-    pen: Policy = Field("exclude", description="Pen marks (blue, green, red, black ink)")
+    pen: Policy = Field("exclude", description="Pen marks (black, blue, green, red): exclude, flag or off")
+    shadow: Policy = Field(
+        "exclude", description="Shade at the slide's border, areas not scanned: exclude, flag or off"
+    )
+    edge: Policy = Field("exclude", description="Coverslip edges, rims of bubbles, fibres: exclude, flag or off")
+    blur: Policy = Field("flag", description="Areas out of focus: exclude, flag or off")
+    max_rejected: float = Field(
+        0.5, ge=0, le=1, description="If quality control would take more than this share of the tissue, keep all of it"
+    )
     mask_dir: str | None = Field(
         None, description="Folder of SLIDE.geojson outlines that replace detection; other slides are detected as usual"
     )
@@ -109,6 +117,9 @@ class TileSettings(Settings):
         le=256,
         description="Take tiles as whole regions of N x N, each kept for its own tissue (0: no regions)",
     )
+    coords_dir: str | None = Field(
+        None, description="Folder of coordinate files of CLAM, TRIDENT, hs2p, STAMP or pathpipe to take the tiles from"
+    )
     decode: Literal["scaled", "exact"] = Field(
         "scaled",
         description="Where no level is near: let the JPEG decoder shrink by 2, 4 or 8 (fast), or decode every pixel",
@@ -117,7 +128,7 @@ class TileSettings(Settings):
         1.1, ge=1, description="Refuse slides that would have to be enlarged by more than this factor"
     )
 
-    @field_validator("include", "exclude")
+    @field_validator("include", "exclude", "coords_dir")
     @classmethod
     def _whole_path(cls, value: str | None) -> str | None:
         return _absolute(value)
@@ -155,6 +166,12 @@ class TileSettings(Settings):
             raise ValueError("region_tiles needs tiles side by side: leave out overlap_px and stride_px")
         if self.max_tiles is not None and self.max_tiles < self.region_tiles**2:
             raise ValueError(f"max_tiles {self.max_tiles} leaves no whole region of {self.region_tiles**2} tiles")
+        if self.coords_dir is not None:
+            laid = {"tile_um": self.tile_um, "stride_px": self.stride_px, "overlap_px": self.overlap_px}
+            laid |= {"region_tiles": self.region_tiles, "edge": self.edge == "pad"}
+            extra = [name for name, value in laid.items() if value]
+            if extra:
+                raise ValueError(f"coords_dir says where the tiles lie: leave out {extra[0]}")
         return self
 
     @classmethod
@@ -175,16 +192,29 @@ class TileSettings(Settings):
         return self.tile_px - self.overlap_px if self.stride_px is None else self.stride_px
 
 
+ENCODER_FILE_KINDS = ("torchscript", "onnx")  # encoders that are a file: `kind:FILE`
+
+
 class ExtractSettings(Settings):
     """Features of every tile."""
 
     encoder: str = Field(
         "efficientnet-lite0",
-        description="Encoder name (`pathpipe encoders` lists them) or timm:NAME",
+        description="Encoder name (`pathpipe encoders` lists them), timm:NAME, torchscript:FILE or onnx:FILE",
     )
     weights: str | None = Field(None, description="Local checkpoint: .safetensors, .pth, .pt or .bin")
     precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="Arithmetic of the forward pass")
     dtype: Literal["float16", "float32"] = Field("float16", description="Type of the stored features")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _file_is_a_place(cls, values: Any) -> Any:
+        """`onnx:/data/x.onnx` is called `onnx:x.onnx`, and the file is its weights: a name holds no path."""
+        encoder = values.get("encoder") if isinstance(values, dict) else None
+        kind, colon, path = str(encoder or "").partition(":")
+        if not colon or kind not in ENCODER_FILE_KINDS or not path:
+            return values
+        return {**values, "encoder": f"{kind}:{Path(path).name}", "weights": values.get("weights") or path}
 
 
 class SplitSettings(Settings):
@@ -243,6 +273,7 @@ class Execution(Settings):
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     tiles_per_batch: int = Field(64, ge=1, description="Tiles per forward pass")
     read_threads: int = Field(2, ge=1, description="Threads that read and decode tiles")
+    offline: bool = Field(False, description="Never ask the network for weights (also PATHPIPE_OFFLINE=1)")
     stale: Literal["refuse", "remake", "keep"] = Field(
         "refuse", description="Results made from other settings or inputs: refuse, remake or keep them"
     )
@@ -250,7 +281,11 @@ class Execution(Settings):
 
 
 # Where something lies. What lies there is an input of its stage, known by content; the place is in no fingerprint.
-PLACES: dict[str, set[str]] = {"tissue": {"mask_dir"}, "tile": {"include", "exclude"}, "extract": {"weights"}}
+PLACES: dict[str, set[str]] = {
+    "tissue": {"mask_dir"},
+    "tile": {"include", "exclude", "coords_dir"},
+    "extract": {"weights"},
+}
 
 
 class RunSettings(Settings):

@@ -186,7 +186,7 @@ def _places(slide: Slide, level: Level, how: Examination) -> list[tuple[tuple[in
     ]
     places = rng.integers(0, np.array(room) + 1, (how.tiles, 2))
     corners = [(0, 0), *((box.x0 + int(x), box.y0 + int(y)) for x, y in places)]
-    return [(corner, size) for corner in corners]
+    return [(corner, size) for corner in dict.fromkeys(corners)]
 
 
 def _whole_file(path: Path) -> list[Damage]:

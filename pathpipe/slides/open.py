@@ -25,6 +25,14 @@ READERS = Registry(
         "wsidicom": "pathpipe.slides.readers.wsidicom:WsiDicomSlide",
     },
 )
+READERS_ARE_FOR = {
+    "direct": "JPEG, JPEG 2000, LZW, deflate and plain tiled TIFF: SVS, OME-TIFF with SubIFDs, generic pyramids",
+    "openslide": "every format OpenSlide knows: NDPI, MRXS, SCN, BIF, VMS, Philips and Ventana TIFF, DICOM, ...",
+    "tiffslide": "TIFFs that neither of those reads, e.g. in strips",
+    "image": "flat PNG and JPEG pictures, held in memory",
+    "omezarr": "OME-Zarr (NGFF 0.4 and 0.5) folders",
+    "wsidicom": "DICOM that OpenSlide refuses; needs the extra `dicom`",
+}
 _PICTURES = (b"\x89PNG", b"\xff\xd8\xff")
 _PLAIN_TIFF = "generic-tiff"
 _COVERED = ".mrxs"  # a picture by its first bytes, but only the cover of a folder of pixels

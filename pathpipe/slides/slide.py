@@ -14,7 +14,6 @@ import numpy.typing as npt
 from pathpipe.errors import SlideError
 
 Pixels = npt.NDArray[np.uint8]
-ShrunkRead = Callable[[tuple[int, int], int, tuple[int, int], int], Pixels]
 
 
 @dataclass(frozen=True)
@@ -113,32 +112,42 @@ class Slide(Protocol):
 class ShrinkingSlide(Slide, Protocol):
     """A slide whose levels can be shrunk while they are decoded; its levels say by how much."""
 
-    def read_shrunk(self, xy0: tuple[int, int], level: int, size_px: tuple[int, int], shrink: int) -> Pixels:
+    def read_into(self, out: Pixels, xy0: tuple[int, int], level: int, shrink: int) -> None:
         """Read a region of a level that is `shrink` times smaller than stored.
 
         Args:
+            out: (H, W, 3) uint8, C-contiguous, of the region's size in px of the shrunken level; filled whole.
             xy0: Top left corner, level-0 px; rounded to the nearest px of the shrunken level.
-            size_px: (width, height) in px of the shrunken level.
             shrink: One of the level's `shrinks`.
 
-        Returns:
-            As `read`.
+        Raises:
+            SlideError: As `read`.
         """
         ...
 
 
 def read_shrunk(slide: Slide, xy0: tuple[int, int], level: int, size_px: tuple[int, int], shrink: int) -> Pixels:
-    """Read from any slide; `shrink` is 1 or one of the level's `shrinks`, which only a `ShrinkingSlide` has."""
+    """Read from any slide, (H, W, 3) uint8; `shrink` is 1 or one of the level's `shrinks`."""
     if shrink == 1:
         return slide.read(xy0, level, size_px)
-    read: ShrunkRead | None = getattr(slide, "read_shrunk", None)
-    if read is None:
+    out = np.empty((size_px[1], size_px[0], 3), np.uint8)
+    read_into(slide, out, xy0, level, shrink)
+    return out
+
+
+def read_into(slide: Slide, out: Pixels, xy0: tuple[int, int], level: int, shrink: int) -> None:
+    """Read from any slide to an array that is there, (H, W, 3) uint8: see `ShrinkingSlide.read_into`."""
+    read: Callable[[Pixels, tuple[int, int], int, int], None] | None = getattr(slide, "read_into", None)
+    if read is not None:
+        read(out, xy0, level, shrink)
+    elif shrink == 1:
+        out[...] = slide.read(xy0, level, (out.shape[1], out.shape[0]))
+    else:
         raise SlideError(
             f"was planned to be shrunk while it is decoded, which reader {slide.reader} can't do",
             where=slide.path.name,
             hint="make the tiles again with this reader (`--stale remake`), or with `--decode exact`",
         )
-    return read(xy0, level, size_px, shrink)
 
 
 class Closing:
@@ -160,8 +169,8 @@ def make_levels(sizes: list[tuple[int, int]]) -> tuple[Level, ...]:
     """Levels from their sizes.
 
     Each axis has its own ratio of sizes. Levels are cut to whole pixels, so on small levels the two ratios differ by
-    rounding alone; where the difference is explained by one pixel, both axes take the one measured on the longer side,
-    which rounding touches least.
+    rounding alone; where the difference is explained by one pixel, both axes take the mean of the two, as OpenSlide
+    does: a level-0 place then means the same pixel to every tool.
     """
     width0, height0 = sizes[0]
     levels = []
@@ -169,6 +178,6 @@ def make_levels(sizes: list[tuple[int, int]]) -> tuple[Level, ...]:
         x, y = width0 / width, height0 / height
         by_rounding = abs(width0 / x - width0 / y) <= 1 and abs(height0 / y - height0 / x) <= 1
         if by_rounding:
-            x = y = x if width0 >= height0 else y
+            x = y = (x + y) / 2
         levels.append(Level(index, (width, height), (x, y)))
     return tuple(levels)

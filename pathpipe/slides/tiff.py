@@ -82,6 +82,19 @@ def tiff_facts(file: tifffile.TiffFile, path: Path) -> TiffFacts:
     )
 
 
+def refuse_cut_short(path: Path) -> None:
+    """Refuse a TIFF that ends before its pixels do; one that tifffile can't parse is left to its reader.
+
+    Raises:
+        SlideError: Names how many tiles are missing and the place of the first.
+    """
+    try:
+        with tifffile.TiffFile(path) as file:
+            _refuse_cut_short(file.series[0], path)
+    except DAMAGE:
+        return
+
+
 def ome_mpp(xml: str | None) -> tuple[float, float] | None:
     """um/px (x, y) of the first image of an OME-XML text, or None where it states none.
 

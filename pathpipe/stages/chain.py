@@ -9,15 +9,16 @@ from pathpipe.settings import RunSettings
 NEEDS: dict[str, tuple[str, ...]] = {
     "tissue": (),
     "tile": ("tissue",),
+    "contact-sheet": ("tile",),
     "extract": ("tile",),
     "split": (),
     "train": ("extract", "split"),
     "evaluate": ("train",),
     "heatmap": ("train",),
-    "report": ("evaluate", "heatmap"),
+    "report": ("evaluate", "heatmap", "contact-sheet"),
 }
 # Loaded when first used: `pathpipe tile` must not wait for torch.
-STAGES = Registry("stage", {name: f"pathpipe.stages.{name}:STAGE" for name in NEEDS})
+STAGES = Registry("stage", {name: f"pathpipe.stages.{name.replace('-', '_')}:STAGE" for name in NEEDS})
 SLIDE_STAGES = ("tissue", "tile", "extract")
 COHORT = "cohort"  # key of stages with one unit
 

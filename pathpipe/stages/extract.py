@@ -41,7 +41,9 @@ def inputs(run: Run, key: str, settings: RunSettings) -> dict[str, str]:
 def _encoder_fingerprint(run: Run, key: str, settings: RunSettings) -> str:
     """Of the encoder; where its weights are out of reach, the one recorded in features that are there already."""
     try:
-        return encoder_identity(settings.extract.encoder, settings.extract.weights).fingerprint
+        return encoder_identity(
+            settings.extract.encoder, settings.extract.weights, settings.execution.offline
+        ).fingerprint
     except MissingError:
         made = read_provenance(run.features(settings.extract.encoder, key))
         if made is None or settings.extract.weights is not None:
@@ -53,7 +55,9 @@ def make(job: Job) -> Made:
     """Encode every tile of one slide, going on from rows an earlier attempt committed."""
     table = read_tiles(job.run.tiles(job.key))
     settings, execution = job.settings.extract, job.settings.execution
-    encoder = load_encoder(settings.encoder, settings.weights, execution.device, settings.precision)
+    encoder = load_encoder(
+        settings.encoder, settings.weights, execution.device, settings.precision, execution.offline
+    )
     layout = RowLayout(encoder.identity.dim, settings.dtype, job.provenance.fingerprint)
     half_made = job.run.rows(settings.encoder, job.key)
     if len(table.grid.xy0):
@@ -92,10 +96,11 @@ def check(path: Path) -> Made:
 def preflight(run: Run, settings: RunSettings) -> None:
     """Weights and device are there before the first slide is opened, if any slide is still to be encoded."""
     extract = settings.extract
-    encoder_record(extract.encoder)
+    encoder_record(extract.encoder, extract.weights)
     if all(run.features(extract.encoder, slide.slide_id).exists() for slide in run.cohort.slides):
         return
-    load_encoder(extract.encoder, extract.weights, settings.execution.device, extract.precision)
+    execution = settings.execution
+    load_encoder(extract.encoder, extract.weights, execution.device, extract.precision, execution.offline)
 
 
 def _made(rows: int, empty_reason: str | None) -> Made:

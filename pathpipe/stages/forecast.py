@@ -74,7 +74,7 @@ class Rates:
 def disk_bytes(plan: SlidePlan, extract: ExtractSettings) -> int:
     """Bytes that a slide adds to a run: features, tile table, overlay and outlines."""
     tiles = plan.tiles or 0
-    rows = tiles * encoder_record(extract.encoder).dim * np.dtype(extract.dtype).itemsize
+    rows = tiles * encoder_record(extract.encoder, extract.weights).dim * np.dtype(extract.dtype).itemsize
     return rows + tiles * (2 * _COORDS_BYTES + _SHARE_BYTES) + _FILES_BYTES + _PICTURE_BYTES
 
 
@@ -125,13 +125,10 @@ def _read(plan: SlidePlan, settings: RunSettings) -> tuple[float, Pixels]:
 
 def _encoding_rate(pixels: Pixels, settings: RunSettings) -> tuple[float | None, str]:
     from pathpipe.encoders.load import load_encoder
-    from pathpipe.encoders.weights import weights_at_hand
 
     extract, execution = settings.extract, settings.execution
-    if not weights_at_hand(encoder_record(extract.encoder), extract.weights):
-        return None, f"the weights of {extract.encoder} are not on this machine"
     try:
-        encoder = load_encoder(extract.encoder, extract.weights, execution.device, extract.precision)
+        encoder = load_encoder(extract.encoder, extract.weights, execution.device, extract.precision, offline=True)
     except PathpipeError as error:
         return None, error.reason
     batch = np.resize(pixels, (execution.tiles_per_batch, *pixels.shape[1:]))

@@ -5,20 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from pathpipe.cohort import SlideRow
-from pathpipe.errors import SlideError
+from pathpipe.errors import SlideError, StoreError
 from pathpipe.settings import RunSettings
 from pathpipe.slides.identity import slide_fingerprint
-from pathpipe.slides.open import open_slide
+from pathpipe.slides.open import READERS, open_slide
 from pathpipe.slides.resolution import resolve_mpp
 from pathpipe.slides.slide import Mpp, Slide
-from pathpipe.tiles.grid import TileGrid, make_grid
+from pathpipe.stages.tile import lay_grid
+from pathpipe.tiles.foreign import refuse_no_folder
+from pathpipe.tiles.grid import TileGrid
 from pathpipe.tiles.plan import TOLERANCE, ReadPlan, plan_read
-from pathpipe.tissue.segment import segment
+from pathpipe.tissue.given import find_tissue, origin0
+from pathpipe.tissue.rois import read_rois
 
 SAMPLE = 16  # tiles in a row that a probe reads of one slide
 MAX_ERROR = 0.02
@@ -28,10 +32,12 @@ MAX_SPREAD = 0.02  # slides whose um/px differ by less count as one resolution
 CONFLICTS: dict[str, str] = {
     "unreadable": "the slide can't be opened or read",
     "resolution": "it states no um/px, or one that can't be true",
+    "outlines": "the outlines or regions given for it can't be used",
     "too coarse": "it would have to be enlarged by more than `--max-upsample`",
     "enlarged": "it would be enlarged by more than 1% in a cohort of several resolutions",
     "mpp error": "its tiles would miss the um/px asked for by more than 2%",
     "duplicate": "the same content as another slide",
+    "given": "outlines, regions or coordinates given for it can't be used",
 }
 
 
@@ -82,6 +88,26 @@ class SlidePlan:
         return 1.0 if self.read is None else max(1.0, max(self.read.mpp0) / self.read.mpp_wanted)
 
 
+def refuse_settings(slide_ids: Sequence[str], settings: RunSettings) -> None:
+    """Raise now what would fail every slide.
+
+    Raises:
+        SettingsError: A name or option that doesn't exist, or a folder that holds nothing for this cohort.
+    """
+    if settings.slide.reader != "auto":
+        _ = READERS[settings.slide.reader]
+    tissue_method(settings.tissue.method, settings.tissue.method_settings)
+    tile = settings.tile
+    for option, folder in (
+        ("mask-dir", settings.tissue.mask_dir),
+        ("include", tile.include),
+        ("exclude", tile.exclude),
+    ):
+        refuse_useless_folder(folder, f"--{option}", slide_ids, made=False)
+    if tile.coords_dir is not None:
+        refuse_no_folder(Path(tile.coords_dir))
+
+
 def plan_slide(row: SlideRow, settings: RunSettings) -> SlidePlan:
     """Plan one slide: nothing is read but a thumbnail, and nothing is written.
 
@@ -105,22 +131,28 @@ def _find_out(row: SlideRow, settings: RunSettings, known: dict[str, Any]) -> Co
             kind = "resolution"
             mpp = known["mpp"] = resolve_mpp(slide, row.mpp, settings.slide.mpp_policy)
             kind = "too coarse"
-            plan = known["read"] = plan_read(slide, mpp, settings.tile)
+            if settings.tile.coords_dir is None:
+                known["read"] = plan_read(slide, mpp, settings.tile)
             kind = "unreadable"
-            known.update(_count(slide, mpp, plan, settings))
-    except SlideError as error:
-        return Conflict(row.slide_id, kind, error.reason, error.hint)
+            known.update(_count(row.slide_id, slide, mpp, settings))
+    except PathpipeError as error:
+        here = error.where in (row.path.name, str(row.path))
+        kind = kind if isinstance(error, SlideError) else "given"
+        return Conflict(row.slide_id, kind, error.what if here else error.reason, error.hint)
     return None
 
 
-def _count(slide: Slide, mpp: Mpp, plan: ReadPlan, settings: RunSettings) -> dict[str, Any]:
-    mask = segment(slide, mpp, settings.tissue)
-    grid = make_grid(slide, plan, mask, settings.tile)
+def _count(slide_id: str, slide: Slide, mpp: Mpp, settings: RunSettings) -> dict[str, Any]:
+    """What the stages `tissue` and `tile` would find, by the functions they call themselves."""
+    mask = find_tissue(slide_id, slide, mpp, settings.tissue)
+    rois = read_rois(slide_id, settings.tile, origin0(slide, settings.tissue))
+    grid, remark = lay_grid(slide_id, slide, mpp, mask, rois, settings.tile)
     return {
+        "read": grid.plan,
         "tissue_um2": mask.area_um2,
         "tiles": len(grid.xy0),
         "empty_reason": grid.empty_reason,
-        "flags": mask.flags,
+        "flags": (*mask.flags, remark) if remark else mask.flags,
         "sample": _sample(slide, grid),
     }
 

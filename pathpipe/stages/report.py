@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import io
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 from PIL import Image
 
-from pathpipe.encoders.catalogue import encoder_record
+from pathpipe.encoders.catalogue import encoder_caution
 from pathpipe.errors import StoreError
 from pathpipe.evaluation.baseline import NAME as BASELINE
 from pathpipe.fingerprint import fingerprint
 from pathpipe.provenance import read_provenance
-from pathpipe.report.data import HeatmapView, LearningCurve, ReportData, SlideEntry
+from pathpipe.report.data import HeatmapView, LearningCurve, ReportData
+from pathpipe.report.entry import SlideEntry
 from pathpipe.report.page import render_report
 from pathpipe.run import Run
 from pathpipe.settings import PLACES, RunSettings, to_yaml
 from pathpipe.stages.chain import SLIDE_STAGES, train_name, units
+from pathpipe.stages.endings import ending, slide_entry
 from pathpipe.stages.evaluate import read_evaluation
 from pathpipe.stages.heatmap import PICTURE, read_summary
 from pathpipe.stages.split import read_splits
 from pathpipe.stages.stage import Job, Made, Stage
 from pathpipe.stages.train import HISTORY, MODEL
-from pathpipe.tiles.table import read_tiles
-from pathpipe.tissue.polygons import read_tissue
 from pathpipe.training.checkpoint import load_checkpoint
 
 # The page holds some pictures, small; all of them, whole, are in the run's folder.
@@ -44,7 +44,7 @@ def inputs(run: Run, key: str, settings: RunSettings) -> dict[str, str]:
         for slide_id in units(run, "heatmap", settings)
         if (made := read_provenance(run.heatmap(train_name(settings), slide_id))) is not None
     }
-    endings = {slide.slide_id: list(_ending(run, slide.slide_id)) for slide in run.cohort.slides}
+    endings = {slide.slide_id: list(ending(run, slide.slide_id, SLIDE_STAGES)) for slide in run.cohort.slides}
     return {
         "evaluation": evaluation.fingerprint,
         "heatmaps": fingerprint(heatmaps),
@@ -82,31 +82,22 @@ def make(job: Job) -> Made:
 
 
 def _notices(settings: RunSettings) -> tuple[str, ...]:
-    caution = encoder_record(settings.extract.encoder).caution
+    caution = encoder_caution(settings.extract.encoder)
     notices = [settings.notice] if settings.notice else []
     if caution:
         notices.append(f"The encoder `{settings.extract.encoder}` is {caution}.")
     return tuple(notices)
 
 
-def _ending(run: Run, slide_id: str) -> tuple[str, str, str, str]:
-    """(state, stage, reason, hint) of a slide: the first stage that didn't go well."""
-    for stage in SLIDE_STAGES:
-        try:
-            receipt = json.loads(run.receipt(stage, slide_id).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            continue
-        if receipt["state"] in ("failed", "stale", "empty"):
-            return receipt["state"], stage, receipt["reason"] or "", receipt["hint"] or ""
-    return "done", "", "", ""
-
-
 def _slides(run: Run, settings: RunSettings) -> tuple[SlideEntry, ...]:
     """Every slide; pictures for those a person should look at first."""
-    entries = [_slide(run, slide.slide_id, settings, with_overlay=False) for slide in run.cohort.slides]
+    target = settings.split.target
+    entries = [slide_entry(run, slide.slide_id, target, SLIDE_STAGES) for slide in run.cohort.slides]
     first = {entry.slide_id for entry in sorted(entries, key=lambda entry: entry.suspicion)[:SHEET]}
     return tuple(
-        _slide(run, entry.slide_id, settings, with_overlay=True) if entry.slide_id in first else entry
+        replace(entry, overlay=_small(run.overlay(entry.slide_id), SHEET_PX))
+        if entry.slide_id in first and run.overlay(entry.slide_id).exists()
+        else entry
         for entry in entries
     )
 
@@ -119,27 +110,6 @@ def _small(path: Path, width_px: int) -> bytes:
         buffer = io.BytesIO()
         small.save(buffer, "JPEG", quality=82)
         return buffer.getvalue()
-
-
-def _slide(run: Run, slide_id: str, settings: RunSettings, with_overlay: bool) -> SlideEntry:
-    row = run.cohort[slide_id]
-    state, stage, reason, hint = _ending(run, slide_id)
-    tissue = read_tissue(run.tissue(slide_id)) if run.tissue(slide_id).exists() else None
-    tiles = len(read_tiles(run.tiles(slide_id)).grid.xy0) if run.tiles(slide_id).exists() else None
-    overlay = run.overlay(slide_id)
-    return SlideEntry(
-        slide_id=slide_id,
-        patient_id=row.patient_id,
-        label=(row.labels or {}).get(settings.split.target, ""),
-        state=state,
-        stage=stage,
-        reason=reason,
-        hint=hint,
-        tiles=tiles,
-        tissue_mm2=tissue.area_um2 / 1e6 if tissue else None,
-        mpp=f"{tissue.mpp.mean:.4g} ({tissue.mpp.source})" if tissue else "",
-        overlay=_small(overlay, SHEET_PX) if with_overlay and overlay.exists() else None,
-    )
 
 
 def _split(run: Run, settings: RunSettings, classes: tuple[str, ...]) -> tuple[tuple[int, str, tuple[int, ...]], ...]:

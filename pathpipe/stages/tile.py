@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from pathpipe.errors import StoreError
 from pathpipe.fingerprint import fingerprint
-from pathpipe.provenance import read_provenance
+from pathpipe.provenance import Provenance, read_provenance
 from pathpipe.publish import publish
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings, TileSettings
 from pathpipe.slides.open import open_slide
 from pathpipe.slides.resolution import resolve_mpp
-from pathpipe.slides.slide import Slide
+from pathpipe.slides.slide import Mpp, Slide
 from pathpipe.stages.stage import Job, Made, Stage, sections
 from pathpipe.tiles.attributes import SlideFacts
+from pathpipe.tiles.foreign import coords_fingerprint, find_coords, lay_foreign, refuse_no_folder
 from pathpipe.tiles.grid import TileGrid, make_grid
 from pathpipe.tiles.plan import plan_read
 from pathpipe.tiles.table import TileTable, read_tiles, write_tiles
@@ -22,7 +24,7 @@ from pathpipe.tissue.given import given_digest, origin0, refuse_useless_folder
 from pathpipe.tissue.mask import TissueMask
 from pathpipe.tissue.overlay import draw_overlay
 from pathpipe.tissue.polygons import outlines_fingerprint, read_tissue
-from pathpipe.tissue.rois import read_rois
+from pathpipe.tissue.rois import Rois, read_rois
 
 OVERLAY_PX = 1400
 
@@ -44,7 +46,16 @@ def _given(run: Run, key: str, settings: TileSettings) -> dict[str, str]:
         digest = given_digest(folder, key, before.inputs.get(name) if before else None)
         if folder is not None:
             known[name] = digest or ""
+    if settings.coords_dir is not None:
+        known["coords"] = _coords_digest(Path(settings.coords_dir), key, before)
     return known
+
+
+def _coords_digest(folder: Path, key: str, before: Provenance | None) -> str:
+    """Of a slide's coordinate file; the recorded one where the whole folder has been archived away since."""
+    if not folder.is_dir() and before is not None and "coords" in before.inputs:
+        return before.inputs["coords"]
+    return coords_fingerprint(find_coords(folder, key))
 
 
 def make(job: Job) -> Made:
@@ -53,13 +64,25 @@ def make(job: Job) -> Made:
     mask = read_tissue(job.run.tissue(job.key))
     with open_slide(row.path, job.settings.slide.reader) as slide:
         mpp = resolve_mpp(slide, row.mpp, job.settings.slide.mpp_policy)
-        plan = plan_read(slide, mpp, job.settings.tile)
         rois = read_rois(job.key, job.settings.tile, origin0(slide, job.settings.tissue))
-        grid = make_grid(slide, plan, mask, job.settings.tile, rois)
-        facts = SlideFacts(job.key, slide.size0, slide.levels[plan.level].size_px)
+        grid, warning = lay_grid(job.key, slide, mpp, mask, rois, job.settings.tile)
+        facts = SlideFacts(job.key, slide.size0, slide.levels[grid.plan.level].size_px)
         write_tiles(job.target, TileTable(grid, facts), job.provenance)
-        _draw(job, slide, mask, grid)
-    return _made(grid)
+        _draw(job, slide, mask, grid, rois)
+    return replace(_made(grid), reason=grid.empty_reason or warning)
+
+
+def lay_grid(
+    slide_id: str, slide: Slide, mpp: Mpp, mask: TissueMask, rois: Rois | None, settings: TileSettings
+) -> tuple[TileGrid, str | None]:
+    """The grid of a slide, laid or as given, and what a person should know of it."""
+    if settings.coords_dir is None:
+        return make_grid(slide, plan_read(slide, mpp, settings), mask, settings, rois), None
+    found = lay_foreign(find_coords(Path(settings.coords_dir), slide_id), slide, mpp, mask, settings, rois)
+    x, y = found.grid.plan.mpp_effective
+    if max(abs(x / settings.mpp - 1), abs(y / settings.mpp - 1)) < 0.02:
+        return found.grid, None
+    return found.grid, f"tiles have {(x * y) ** 0.5:.4g} um/px as their {found.layout} file says, not {settings.mpp:g}"
 
 
 def check(path: Path) -> Made:
@@ -67,8 +90,8 @@ def check(path: Path) -> Made:
     return _made(read_tiles(path).grid)
 
 
-def _draw(job: Job, slide: Slide, mask: TissueMask, grid: TileGrid) -> None:
-    picture = draw_overlay(slide, mask, grid.xy0, grid.plan.side0, width_px=OVERLAY_PX)
+def _draw(job: Job, slide: Slide, mask: TissueMask, grid: TileGrid, rois: Rois | None) -> None:
+    picture = draw_overlay(slide, mask, grid.xy0, grid.plan.side0, OVERLAY_PX, rois)
     with publish(job.run.overlay(job.key)) as partial:
         partial.write_bytes(picture)
 
@@ -79,6 +102,8 @@ def preflight(run: Run, settings: RunSettings) -> None:
     made = all(run.tiles(slide_id).exists() for slide_id in slides)
     refuse_useless_folder(settings.tile.include, "--include", slides, made)
     refuse_useless_folder(settings.tile.exclude, "--exclude", slides, made)
+    if settings.tile.coords_dir is not None and not made:
+        refuse_no_folder(Path(settings.tile.coords_dir))
 
 
 def _made(grid: TileGrid) -> Made:

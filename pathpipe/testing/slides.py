@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -55,6 +55,46 @@ def plain_tiff(
         writer.write(pixels, subifds=len(subifds), metadata=None, **options)  # type: ignore[arg-type]
         for level in subifds:
             writer.write(level, subfiletype=1, metadata=None, **options)  # type: ignore[arg-type]
+    return path
+
+
+def sparse_tiff(
+    path: Path,
+    side_px: int,
+    tile: Pixels,
+    box: tuple[float, float, float, float],
+    factors: Sequence[int] = (1, 4, 16, 64),
+    mpp: float = 0.25,
+) -> Path:
+    """A square JPEG pyramid that stores next to nothing: the tiles of a box and the first; all others are absent.
+
+    Args:
+        tile: (side, side, 3) uint8, what every stored tile shows.
+        box: (left, top, right, lower) as fractions of the side.
+    """
+
+    def tiles(count: int) -> Iterator[Pixels | None]:
+        left, top, right, lower = (int(fraction * count) for fraction in box)
+        for row in range(count):
+            for column in range(count):
+                inside = top <= row <= lower and left <= column <= right
+                yield tile if inside or row == column == 0 else None
+
+    with tifffile.TiffWriter(path, bigtiff=True) as writer:
+        for factor in factors:
+            side = side_px // factor
+            writer.write(
+                tiles(-(-side // tile.shape[0])),
+                shape=(side, side, 3),
+                dtype=np.uint8,
+                tile=tile.shape[:2],
+                photometric="rgb",
+                compression="jpeg",
+                metadata=None,
+                subfiletype=int(factor > 1),
+                resolution=(1e4 / mpp / factor,) * 2,
+                resolutionunit="CENTIMETER",
+            )
     return path
 
 

@@ -39,7 +39,8 @@ class TileGrid:
     """Tiles of one slide.
 
     Attributes:
-        xy0: (N, 2) int64 top left corners, level-0 px, row by row; with regions, region by region.
+        xy0: (N, 2) int64 top left corners, level-0 px, row by row; with regions, region by region; from another
+            tool's file, in its order.
         tissue: (N,) float32 share of tissue in each tile.
         empty_reason: Why there are none.
         regions: What the tiles are parts of, where regions were asked for.

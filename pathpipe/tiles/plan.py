@@ -82,37 +82,75 @@ def plan_read(slide: Slide, mpp: Mpp, settings: TileSettings) -> ReadPlan:
             where=slide.path.name,
             hint=f"ask for `--mpp {worst:.4g}` or coarser, correct `mpp` in the cohort table, or raise --max-upsample",
         )
-    level, shrink = _level_for(slide, mpp, settings)
-    mpp0 = (mpp.x, mpp.y)
-    side_um = settings.tile_px * settings.mpp
-    stride_um = settings.step_px * settings.mpp
+    side0 = (settings.tile_px * settings.mpp / mpp.x, settings.tile_px * settings.mpp / mpp.y)
+    return _plan(slide, mpp, settings, side0, settings.overlap_px, settings.step_px, settings.mpp)
+
+
+def plan_given(slide: Slide, mpp: Mpp, settings: TileSettings, side0: tuple[float, float], overlap: float) -> ReadPlan:
+    """Plan the reading of tiles whose size another tool has decided; `settings` only says how many px they get.
+
+    Args:
+        mpp: Resolution of level 0.
+        side0: (width, height) of a tile, level-0 px.
+        overlap: Share of a tile that its neighbour covers too.
+
+    Raises:
+        SlideError: The tiles would be enlarged by more than `max_upsample`.
+    """
+    enlarged = settings.tile_px / min(side0)
+    if enlarged > settings.max_upsample:
+        raise SlideError(
+            f"its tiles, {side0[0]:.0f} x {side0[1]:.0f} level-0 px, would be enlarged {enlarged:.1f} times to "
+            f"{settings.tile_px} px",
+            where=slide.path.name,
+            hint=f"ask for `--tile-px {int(min(side0))}` or fewer, or raise --max-upsample",
+        )
+    wanted = (side0[0] * mpp.x * side0[1] * mpp.y) ** 0.5 / settings.tile_px
+    overlap_px = round(overlap * settings.tile_px)
+    return _plan(slide, mpp, settings, side0, overlap_px, settings.tile_px - overlap_px, wanted)
+
+
+def _plan(
+    slide: Slide,
+    mpp: Mpp,
+    settings: TileSettings,
+    side0: tuple[float, float],
+    overlap_px: int,
+    step_px: int,
+    mpp_wanted: float,
+) -> ReadPlan:
+    tile_px = settings.tile_px
+    level, shrink = _level_for(slide, (side0[0] / tile_px, side0[1] / tile_px), settings)
     read0 = (level.downsample[0] * shrink, level.downsample[1] * shrink)
-    read_px = tuple(max(1, round(side_um / (mpp0[axis] * read0[axis]))) for axis in (0, 1))
+    read_px = (max(1, round(side0[0] / read0[0])), max(1, round(side0[1] / read0[1])))
     return ReadPlan(
-        tile_px=settings.tile_px,
-        overlap_px=settings.overlap_px,
-        mpp_wanted=settings.mpp,
-        mpp0=mpp0,
+        tile_px=tile_px,
+        overlap_px=overlap_px,
+        mpp_wanted=mpp_wanted,
+        mpp0=(mpp.x, mpp.y),
         level=level.index,
         downsample=level.downsample,
-        read_px=(read_px[0], read_px[1]),
+        read_px=read_px,
         side0=(read_px[0] * read0[0], read_px[1] * read0[1]),
-        stride0=(stride_um / mpp.x, stride_um / mpp.y),
+        stride0=(side0[0] * step_px / tile_px, side0[1] * step_px / tile_px),
         shrink=shrink,
     )
 
 
-def _level_for(slide: Slide, mpp: Mpp, settings: TileSettings) -> tuple[Level, int]:
+def _level_for(slide: Slide, wanted: tuple[float, float], settings: TileSettings) -> tuple[Level, int]:
     """The coarsest level that serves, and by how much to shrink it while it is decoded.
 
     Of two that come to the same resolution, a stored level wins over a shrunken one.
+
+    Args:
+        wanted: Level-0 px per px of a tile, (x, y).
     """
-    limit = settings.mpp * (1 + TOLERANCE)
+    limit = (wanted[0] * (1 + TOLERANCE), wanted[1] * (1 + TOLERANCE))
     fits = {
         (level.index, shrink): level.downsample[0] * shrink
         for level in slide.levels
         for shrink in (level.shrinks if settings.decode == "scaled" else (1,))
-        if mpp.x * level.downsample[0] * shrink <= limit and mpp.y * level.downsample[1] * shrink <= limit
+        if level.downsample[0] * shrink <= limit[0] and level.downsample[1] * shrink <= limit[1]
     }
     if not fits:
         return slide.levels[0], 1

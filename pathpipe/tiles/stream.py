@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from pathpipe.slides.slide import Pixels, Slide, read_shrunk
+from pathpipe.slides.slide import Pixels, Slide, read_into, read_shrunk
 from pathpipe.tiles.plan import ReadPlan
 
 
@@ -78,8 +78,12 @@ def _submit(
 
 
 def _read_run(slide: Slide, plan: ReadPlan, xy0: npt.NDArray[np.int64], into: Pixels) -> None:
+    as_it_is = plan.read_px == (plan.tile_px, plan.tile_px)
     for row, (x0, y0) in enumerate(xy0.tolist()):
-        into[row] = resize_tile(read_shrunk(slide, (x0, y0), plan.level, plan.read_px, plan.shrink), plan.tile_px)
+        if as_it_is:
+            read_into(slide, into[row], (x0, y0), plan.level, plan.shrink)
+        else:
+            into[row] = resize_tile(read_shrunk(slide, (x0, y0), plan.level, plan.read_px, plan.shrink), plan.tile_px)
 
 
 def resize_tile(region: Pixels, tile_px: int) -> Pixels:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +22,11 @@ METHODS = Registry(
         "otsu": "pathpipe.tissue.methods.otsu:Otsu",
         "hsv": "pathpipe.tissue.methods.hsv:Hsv",
         "clam": "pathpipe.tissue.methods.clam:Clam",
+        "texture": "pathpipe.tissue.methods.texture:Texture",
+        "ihc": "pathpipe.tissue.methods.ihc:Ihc",
+        "cytology": "pathpipe.tissue.methods.cytology:Cytology",
+        "torchscript": "pathpipe.tissue.methods.torchscript:TorchScript",
+        "onnx": "pathpipe.tissue.methods.onnx:Onnx",
     },
 )
 
@@ -60,10 +66,11 @@ class Found:
 
 
 class TissueMethod(Protocol):
-    """A way of finding tissue.
+    """A way of finding tissue. Derive from it: only `Options`, `__init__` and `find` have no default.
 
     Attributes:
-        Options: Its settings; an inner class derived from `Settings`.
+        Options: Its settings; an inner class derived from `Settings`. An option of type `Path` is a file that is known
+            by its content: its place is no part of a result's settings, `fingerprint` speaks for it.
     """
 
     Options: type[Settings]
@@ -71,8 +78,20 @@ class TissueMethod(Protocol):
     def __init__(self, options: Any) -> None: ...
 
     def fingerprint(self) -> str:
-        """What else decides its result, e.g. the digest of a model file; empty where nothing does."""
-        ...
+        """What else decides its result, e.g. the digest of a model file; empty where nothing does.
+
+        Raises:
+            MissingError: The file isn't there.
+        """
+        return ""
+
+    def preflight(self, mask_um: float) -> None:
+        """Raise now what would fail every slide.
+
+        Args:
+            mask_um: The resolution asked for, um/px.
+        """
+        return
 
     def find(self, view: View) -> Found:
         """Find the tissue. Pure: equal views give equal masks."""
@@ -88,3 +107,13 @@ def tissue_method(name: str, options: Mapping[str, Any]) -> TissueMethod:
     method = METHODS[name]
     settings, _ = merge(method.Options, [(f"option of tissue method `{name}`", options)])
     return method(settings)
+
+
+def without_files(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that say what is done: without files, which the method's fingerprint knows by content.
+
+    Raises:
+        SettingsError: Unknown method.
+    """
+    fields = METHODS[name].Options.model_fields
+    return {key: value for key, value in options.items() if key not in fields or fields[key].annotation is not Path}

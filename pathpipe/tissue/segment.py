@@ -1,4 +1,4 @@
-"""From a slide to its tissue: a method finds it, artefacts are taken out of it, gaps, holes and crumbs are settled."""
+"""From a slide to its tissue: a method finds it, artefacts are weighed and left out, gaps, holes and crumbs settled."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import numpy as np
 from pathpipe.settings import TissueSettings
 from pathpipe.slides.slide import Mpp, Slide
 from pathpipe.tissue.holes import close_gaps, drop_small, fill_holes
-from pathpipe.tissue.mask import TissueMask, tissue_colour
+from pathpipe.tissue.mask import BoolArray, TissueMask, tissue_colour
 from pathpipe.tissue.method import View, tissue_method
-from pathpipe.tissue.quality.pen import find_pen
+from pathpipe.tissue.quality.blur import find_blur
+from pathpipe.tissue.quality.policy import judge
+from pathpipe.tissue.quality.seen import Seen, find_artefacts
 from pathpipe.tissue.thumbnail import Thumbnail, read_thumbnail
-
-MAX_REJECTED = 0.5
 
 
 def segment(slide: Slide, mpp: Mpp, settings: TissueSettings) -> TissueMask:
@@ -28,27 +28,34 @@ def segment(slide: Slide, mpp: Mpp, settings: TissueSettings) -> TissueMask:
         SlideError: The slide can't be read.
         SettingsError: The method or one of its options doesn't exist.
     """
-    return segment_thumbnail(read_thumbnail(slide, settings.mpp / mpp.mean), mpp, settings)
+    return segment_thumbnail(read_thumbnail(slide, settings.mpp / mpp.mean), mpp, settings, slide)
 
 
-def segment_thumbnail(thumbnail: Thumbnail, mpp: Mpp, settings: TissueSettings) -> TissueMask:
-    """Find the tissue in a thumbnail."""
+def segment_thumbnail(
+    thumbnail: Thumbnail, mpp: Mpp, settings: TissueSettings, slide: Slide | None = None
+) -> TissueMask:
+    """Find the tissue in a thumbnail.
+
+    Args:
+        slide: Where finer pixels come from; without it nothing is said of focus.
+    """
     pixels, scale0 = thumbnail.pixels, thumbnail.scale0
     pixel_um2 = scale0[0] * mpp.x * scale0[1] * mpp.y
     pixel_um = float(np.sqrt(pixel_um2))
+    seen = find_artefacts(pixels, pixel_um, settings)
+    ink = np.logical_or.reduce([*seen.masks.values(), np.zeros(pixels.shape[:2], bool)])
     method = tissue_method(settings.method, settings.method_settings)
-    pen = find_pen(pixels, pixel_um) if settings.pen != "off" else np.zeros(pixels.shape[:2], bool)
-    found = method.find(View(pixels, pixel_um, scale0, pen))
-    coloured, flags, removed = found.mask, [found.note] if found.note else [], {}
-    if (coloured & pen).sum() > MAX_REJECTED * coloured.sum() and (coloured & ~pen).any():
-        flags.append("pen detection took most of the tissue and was ignored: look at the overlay")
-        pen = np.zeros_like(pen)
-    if pen.any():
-        removed["pen"] = float((coloured & pen).sum()) * pixel_um2
-    mask = coloured & ~pen
+    found = method.find(View(pixels, pixel_um, scale0, ink))
+    flags = [found.note] if found.note else []
+    if slide is not None and settings.blur != "off":
+        seen, remarks = _with_blur(seen, found.mask & ~ink, slide, Thumbnail(pixels, scale0), mpp, settings)
+        flags += remarks
+    verdict = judge(found.mask, seen.masks, settings, settings.min_area_um2 / pixel_um2, seen.inks)
+    removed = {kind: count * pixel_um2 for kind, count in verdict.taken_px.items()}
+    mask = found.mask & ~verdict.excluded
     if not found.finished:
-        mask = close_gaps(mask, settings.close_um / pixel_um) & ~pen
-        mask = fill_holes(mask, settings.max_hole_um2 / pixel_um2) & ~pen
+        mask = close_gaps(mask, settings.close_um / pixel_um) & ~verdict.excluded
+        mask = fill_holes(mask, settings.max_hole_um2 / pixel_um2) & ~verdict.excluded
         kept = drop_small(mask, settings.min_area_um2 / pixel_um2)
         removed["small pieces"] = float(mask.sum() - kept.sum()) * pixel_um2
         mask = kept
@@ -58,8 +65,22 @@ def segment_thumbnail(thumbnail: Thumbnail, mpp: Mpp, settings: TissueSettings) 
         mpp=mpp,
         threshold=found.threshold,
         method=settings.method,
-        artefacts={"pen": pen} if pen.any() else {},
+        artefacts=seen.masks,
         removed_um2=removed,
         colour=tissue_colour(pixels, mask),
-        flags=tuple(flags),
+        flags=(*flags, *verdict.flags),
     )
+
+
+def _with_blur(
+    seen: Seen, tissue: BoolArray, slide: Slide, thumbnail: Thumbnail, mpp: Mpp, settings: TissueSettings
+) -> tuple[Seen, list[str]]:
+    """What was seen and, of the tissue beside it, what is out of focus; and what is to be said of the check itself."""
+    focus = find_blur(slide, mpp, tissue, thumbnail.scale0)
+    if focus is None:
+        coarse = "focus was not judged: the slide has no level finer than 2 um/px"
+        return seen, [coarse] if settings.blur == "exclude" else []
+    unread = f"{focus.unreadable} places could not be read to judge their focus: the file may be damaged"
+    blurred = focus.blurred & tissue
+    masks = {**seen.masks, "blur": blurred} if blurred.any() else seen.masks
+    return Seen(masks, seen.inks), [unread] if focus.unreadable else []

@@ -25,19 +25,26 @@ class TileCache:
     def get(self, key: Hashable, make: Callable[[], Pixels]) -> Pixels:
         """The tile of that key, made when it isn't there."""
         while True:
+            tile = self.get_now(key, make)
+            if tile is not None:
+                return tile
             with self._lock:
-                tile = self._tiles.get(key)
-                if tile is not None:
-                    self._tiles.move_to_end(key)
-                    return tile
                 latch = self._under_way.get(key)
-                if latch is None:
-                    mine = self._under_way[key] = threading.Lock()
-                    mine.acquire()
-                    break
-            with latch:
-                pass  # whoever made it has let go
-        tile = None
+            if latch is not None:
+                with latch:
+                    pass  # whoever made it has let go
+
+    def get_now(self, key: Hashable, make: Callable[[], Pixels]) -> Pixels | None:
+        """The tile of that key, made when it isn't there; None while another thread is making it."""
+        with self._lock:
+            tile = self._tiles.get(key)
+            if tile is not None:
+                self._tiles.move_to_end(key)
+                return tile
+            if key in self._under_way:
+                return None
+            latch = self._under_way[key] = threading.Lock()
+            latch.acquire()
         try:
             tile = make()
             return tile

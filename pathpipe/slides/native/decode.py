@@ -33,11 +33,12 @@ class Decoder:
     """How the tiles of one level become pixels.
 
     Attributes:
-        decode: (bytes of a stored tile, its number in the level, shrink) -> (H, W, 3 or 4) uint8. Raises DecodeError.
+        decode: (bytes of a stored tile, its number in the level, shrink, an array it may use) -> (H, W, 3 or 4) uint8,
+            in that array or in one of its own. Raises DecodeError.
         shrinks: The values of `shrink` it takes.
     """
 
-    decode: Callable[[bytes, int, int], Pixels]
+    decode: Callable[[bytes, int, int, Pixels | None], Pixels]
     shrinks: tuple[int, ...] = (1,)
 
 
@@ -54,7 +55,7 @@ def decoder_for(page: tifffile.TiffPage) -> Decoder | None:
     return Decoder(_by_tifffile(page, False)) if photometric == _RGB else None
 
 
-def _jpeg(tables: bytes | None, photometric: int, width_px: int) -> Callable[[bytes, int, int], Pixels]:
+def _jpeg(tables: bytes | None, photometric: int, width_px: int) -> Callable[[bytes, int, int, Pixels | None], Pixels]:
     """Abbreviated JPEG streams: the tables they share lie in a tag of the file.
 
     What the tag PhotometricInterpretation says of the colours holds, whatever the stream's own markers suggest
@@ -62,24 +63,25 @@ def _jpeg(tables: bytes | None, photometric: int, width_px: int) -> Callable[[by
     """
     head = _SOI + _adobe_marker(photometric == _YCBCR) + (tables[2:-2] if tables else b"")
 
-    def decode(data: bytes, number: int, shrink: int) -> Pixels:
+    def decode(data: bytes, number: int, shrink: int, into: Pixels | None) -> Pixels:
         start = 2
         if data[2:4] == _APP0:  # a JFIF marker would overrule Adobe's
             start = 4 + int.from_bytes(data[4:6], "big")
         stream = head + data[start:]
+        into = into if shrink == 1 else None  # the decoder wants room for the whole tile
         least = width_px // shrink  # asks for the smallest of the decoder's scales that is at least as wide
         try:
-            return _turbo(stream, least)
+            return _turbo(stream, least, into)
         except ValueError as error:
             if _HARMLESS in str(error):
-                return _turbo(stream, least, strict=False)
+                return _turbo(stream, least, into, strict=False)
             raise DecodeError(str(error)) from None
 
     return decode
 
 
-def _turbo(stream: bytes, least_px: int, strict: bool = True) -> Pixels:
-    return simplejpeg.decode_jpeg(stream, "RGB", min_width=least_px, strict=strict)
+def _turbo(stream: bytes, least_px: int, into: Pixels | None, strict: bool = True) -> Pixels:
+    return simplejpeg.decode_jpeg(stream, "RGB", min_width=least_px, buffer=into, strict=strict)
 
 
 def _adobe_marker(ycbcr: bool) -> bytes:
@@ -87,10 +89,10 @@ def _adobe_marker(ycbcr: bool) -> bytes:
     return b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([ycbcr])
 
 
-def _by_tifffile(page: tifffile.TiffPage, ycbcr: bool) -> Callable[[bytes, int, int], Pixels]:
+def _by_tifffile(page: tifffile.TiffPage, ycbcr: bool) -> Callable[[bytes, int, int, Pixels | None], Pixels]:
     decode_segment = page.decode
 
-    def decode(data: bytes, number: int, shrink: int) -> Pixels:
+    def decode(data: bytes, number: int, shrink: int, into: Pixels | None) -> Pixels:
         try:
             segment = decode_segment(data, number)[0]
         except (ValueError, RuntimeError, TypeError, IndexError) as error:

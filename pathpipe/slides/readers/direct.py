@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from pathpipe.errors import SlideError
@@ -21,6 +23,7 @@ from pathpipe.slides.tiff import COPY_AGAIN, is_tiff
 
 CACHE_BYTES = 256 << 20
 _KEPT_ROWS = 3  # of stored tiles: two are in use when a grid doesn't meet them
+_ON_PIXEL = 0.02  # of a pixel: nearer than this, no grey level would change by interpolating
 _MANY = 256  # tiles of one region that big regions don't leave in the cache
 
 
@@ -57,28 +60,39 @@ class DirectSlide(Closing):
 
     def read(self, xy0: tuple[int, int], level: int, size_px: tuple[int, int]) -> Pixels:
         """See `Slide.read`."""
-        return self.read_shrunk(xy0, level, size_px, 1)
+        out = np.empty((size_px[1], size_px[0], 3), np.uint8)
+        self.read_into(out, xy0, level, 1)
+        return out
 
-    def read_shrunk(self, xy0: tuple[int, int], level: int, size_px: tuple[int, int], shrink: int) -> Pixels:
-        """See `ShrinkingSlide.read_shrunk`."""
+    def read_into(self, out: Pixels, xy0: tuple[int, int], level: int, shrink: int) -> None:
+        """See `ShrinkingSlide.read_into`."""
         if not 0 <= level < len(self.levels):
             raise SlideError(f"has no level {level}", where=self.path.name)
-        native = self._native[level]
         down_x, down_y = self.levels[level].downsample
-        left = math.floor(xy0[0] / (down_x * shrink) + 0.5)
-        top = math.floor(xy0[1] / (down_y * shrink) + 0.5)
-        width, height = size_px
+        x, y = xy0[0] / (down_x * shrink), xy0[1] / (down_y * shrink)
+        left, top = math.floor(x + 0.5), math.floor(y + 0.5)
+        if shrink == 1 and max(abs(x - left), abs(y - top)) > _ON_PIXEL:
+            self._between_pixels(out, level, x, y)
+            return
+        native = self._native[level]
         wide, high = native.tile_px[0] // shrink, native.tile_px[1] // shrink
-        if (width, height) == (wide, high) and left % wide == 0 and top % high == 0:
-            whole = self._whole_tile(native, level, shrink, top // high, left // wide)
-            if whole is not None:
-                return whole
-        return self._assemble(level, shrink, (left, top), size_px)
+        one = out.shape[:2] == (high, wide) and left % wide == 0 and top % high == 0
+        if not (one and self._whole_tile(out, level, shrink, top // high, left // wide)):
+            self._assemble(out, level, shrink, left, top)
 
-    def _assemble(self, level: int, shrink: int, corner: tuple[int, int], size_px: tuple[int, int]) -> Pixels:
+    def _between_pixels(self, out: Pixels, level: int, x: float, y: float) -> None:
+        """A corner that falls between pixels of its level: bilinear, as OpenSlide does it."""
+        height, width = out.shape[:2]
+        left, top = math.floor(x), math.floor(y)
+        around = np.empty((height + 1, width + 1, 3), np.uint8)
+        self._assemble(around, level, 1, left, top)
+        middle = ((width - 1) / 2 + x - left, (height - 1) / 2 + y - top)
+        out[...] = cv2.getRectSubPix(around, (width, height), middle)
+
+    def _assemble(self, out: Pixels, level: int, shrink: int, left: int, top: int) -> None:
         """Every stored tile that meets the region laid into it; white elsewhere."""
         native = self._native[level]
-        (left, top), (width, height) = corner, size_px
+        height, width = out.shape[:2]
         wide, high = native.tile_px[0] // shrink, native.tile_px[1] // shrink
         # beyond the level's last px stored tiles hold padding
         right = min(left + width, -(-native.size_px[0] // shrink))
@@ -87,40 +101,53 @@ class DirectSlide(Closing):
         row1, column1 = max(-(-below // high), row0), max(-(-right // wide), column0)
         stored = native.counts[row0:row1, column0:column1] > 0
         inside = left >= 0 and top >= 0 and right == left + width and below == top + height
-        out = np.empty((height, width, 3), np.uint8)
+        if right <= left or below <= top:
+            stored[...] = False
         if not (inside and stored.all()):
             out.fill(255)
-        keep = stored.size <= _MANY
-        for row, column in np.argwhere(stored).tolist():
-            row, column = row + row0, column + column0
-            tile = self._tile(level, shrink, row, column, keep)
+        wanted = [(row + row0, column + column0) for row, column in np.argwhere(stored).tolist()]
+        for row, column, tile in self._tiles(level, shrink, wanted):
             y, x = row * high, column * wide
             y1, y2 = max(y, top), min(y + tile.shape[0], below)
             x1, x2 = max(x, left), min(x + tile.shape[1], right)
             out[y1 - top : y2 - top, x1 - left : x2 - left] = tile[y1 - y : y2 - y, x1 - x : x2 - x]
-        return out
 
-    def _whole_tile(self, native: NativeLevel, level: int, shrink: int, row: int, column: int) -> Pixels | None:
-        """The region that is one stored tile, decoded for its reader alone; None where it isn't a whole one."""
+    def _tiles(self, level: int, shrink: int, wanted: list[tuple[int, int]]) -> Iterator[tuple[int, int, Pixels]]:
+        """(row, column, pixels) of stored tiles; those that another thread is decoding come last."""
+        if len(wanted) > _MANY:
+            yield from ((row, column, self._decode(level, shrink, row, column)) for row, column in wanted)
+            return
+        cache, others = self._cache(), []
+        for row, column in wanted:
+            make = partial(self._decode, level, shrink, row, column)
+            tile = cache.get_now((level, shrink, row, column), make)
+            if tile is None:
+                others.append((row, column, make))
+            else:
+                yield row, column, tile
+        for row, column, make in others:
+            yield row, column, cache.get((level, shrink, row, column), make)
+
+    def _whole_tile(self, out: Pixels, level: int, shrink: int, row: int, column: int) -> bool:
+        """Fill a region that is one stored tile without keeping the tile; False where it isn't a whole one."""
+        native = self._native[level]
         rows, columns = native.counts.shape
-        inside = (
+        whole = (
             0 <= row < rows
             and 0 <= column < columns
             and (row + 1) * native.tile_px[1] <= native.size_px[1]
             and (column + 1) * native.tile_px[0] <= native.size_px[0]
             and native.counts[row, column] > 0
         )
-        if not inside:
-            return None
-        kept = self._cache().peek((level, shrink, row, column))
-        return kept.copy() if kept is not None else self._decode(level, shrink, row, column)
+        if whole:
+            tile = self._cache().peek((level, shrink, row, column))
+            if tile is None:
+                tile = self._decode(level, shrink, row, column, out)
+            if not np.shares_memory(tile, out):
+                out[...] = tile
+        return whole
 
-    def _tile(self, level: int, shrink: int, row: int, column: int, keep: bool) -> Pixels:
-        if not keep:
-            return self._decode(level, shrink, row, column)
-        return self._cache().get((level, shrink, row, column), lambda: self._decode(level, shrink, row, column))
-
-    def _decode(self, level: int, shrink: int, row: int, column: int) -> Pixels:
+    def _decode(self, level: int, shrink: int, row: int, column: int, into: Pixels | None = None) -> Pixels:
         native = self._native[level]
         number = row * native.counts.shape[1] + column
         length = int(native.counts[row, column])
@@ -128,7 +155,7 @@ class DirectSlide(Closing):
             data = os.pread(self._file, length, int(native.offsets[row, column]))
             if len(data) < length:
                 raise DecodeError("the file ends early")
-            pixels = native.decoder.decode(data, number, shrink)
+            pixels = native.decoder.decode(data, number, shrink, into)
         except (DecodeError, OSError) as error:
             x0, y0 = (
                 round(step * side * down)

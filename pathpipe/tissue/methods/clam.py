@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from pathpipe.settings import Settings
-from pathpipe.tissue.method import Found, View
+from pathpipe.tissue.method import Found, TissueMethod, View
 from pathpipe.tissue.methods.nested import filter_areas
 
 REFERENCE_PX = 512  # areas are counted in squares of this side at level 0
@@ -23,7 +23,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-class Clam:
+class Clam(TissueMethod):
     """Saturation over a fixed or Otsu's threshold, closed, and filtered by the areas of tissue and holes.
 
     The mask has its own resolution, where CLAM takes the slide's level nearest to (and not above) 64x: areas are
@@ -68,10 +68,6 @@ class Clam:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-
-    def fingerprint(self) -> str:
-        """See `TissueMethod`."""
-        return ""
 
     def find(self, view: View) -> Found:
         """See `TissueMethod`."""

@@ -8,8 +8,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pathpipe.slides.slide import Pixels
 from pathpipe.tissue.method import BoolArray
 
+DARKER = 4.0  # luma this many standard deviations below glass is more than noise
 Signal = npt.NDArray[np.uint8]
 
 
@@ -62,6 +64,23 @@ def otsu_threshold(counts: npt.NDArray[np.float64]) -> int:
     with np.errstate(divide="ignore", invalid="ignore"):
         between = (whole * weight - moment * total) ** 2 / (weight * (total - weight))
     return int(np.argmax(np.nan_to_num(between, nan=0.0, posinf=0.0)))
+
+
+def as_bright_as_glass(pixels: Pixels, not_glass: BoolArray) -> BoolArray:
+    """Where there may be colour but no absorption: JPEG stores colour at half the resolution, so stain bleeds.
+
+    Args:
+        pixels: (H, W, 3) uint8.
+        not_glass: (H, W) bool, what the glass isn't to be measured on.
+
+    Returns:
+        (H, W) bool, smoothed.
+    """
+    darkness = cv2.bitwise_not(cv2.medianBlur(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), 3))
+    glass, _ = find_glass(np.asarray(darkness, np.uint8), not_glass)
+    if glass is None:
+        return np.zeros(not_glass.shape, bool)
+    return np.asarray(darkness <= glass.level + DARKER * glass.spread)
 
 
 def _histogram(signal: Signal, ignore: BoolArray | None) -> npt.NDArray[np.float64]:

@@ -9,10 +9,10 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from pathpipe.settings import Settings
-from pathpipe.tissue.method import Found, View
+from pathpipe.tissue.method import Found, TissueMethod, View
 
 
-class Hsv:
+class Hsv(TissueMethod):
     """Pixels within fixed ranges of hue, saturation and value.
 
     The defaults are the ranges with which tiles of several foundation models were chosen, (90, 8, 103) to
@@ -40,10 +40,6 @@ class Hsv:
 
     def __init__(self, options: Options) -> None:
         self.options = options
-
-    def fingerprint(self) -> str:
-        """See `TissueMethod`."""
-        return ""
 
     def find(self, view: View) -> Found:
         """See `TissueMethod`."""

@@ -27,7 +27,7 @@ def filter_areas(tissue: BoolArray, piece_px: float, hole_px: float, most_holes:
     Returns:
         (H, W) bool.
     """
-    padded = np.pad(tissue, 1)  # a rim that joins all bare ground at the border to label `outside`
+    padded = np.pad(tissue, 1)  # joins all bare ground at the border to label `outside`
     pieces, piece_areas = _label(padded, 8)
     grounds, ground_areas = _label(~padded, 4)
     outside = int(grounds[0, 0])
@@ -37,7 +37,8 @@ def filter_areas(tissue: BoolArray, piece_px: float, hole_px: float, most_holes:
     holes = np.flatnonzero(around)
     kept_piece = piece_areas > piece_px
     kept_piece[0] = False
-    kept_hole = _kept_holes(holes, around, _with_content(ground_areas, piece_areas, home, around), hole_px, most_holes)
+    whole = _with_content(ground_areas, piece_areas, home, around)
+    kept_hole = _kept_holes(holes, around, whole, hole_px, most_holes)
     filled = kept_piece[around] & ~kept_hole
     filled[outside] = False
     covered, inside = kept_piece, filled

@@ -9,16 +9,15 @@ from pydantic import Field
 
 from pathpipe.settings import Settings
 from pathpipe.slides.slide import Pixels
-from pathpipe.tissue.method import BoolArray, Found, View
-from pathpipe.tissue.methods.glass import find_glass
+from pathpipe.tissue.method import BoolArray, Found, TissueMethod, View
+from pathpipe.tissue.methods.glass import as_bright_as_glass, find_glass
 
 FLOOR = 12.0  # saturation of JPEG noise on real scans stays below this, and above tinted glass by no more
 DARK = 30  # of 255: saturation of what is nearly black means nothing
 SPREADS = 6.0  # saturation this many standard deviations above glass is stain
-DARKER = 4.0  # luma this many standard deviations below glass is more than noise
 
 
-class Otsu:
+class Otsu(TissueMethod):
     """Pixels more saturated than a threshold found on each slide, and darker than its glass."""
 
     class Options(Settings):
@@ -29,10 +28,6 @@ class Otsu:
     def __init__(self, options: Options) -> None:
         self.options = options
 
-    def fingerprint(self) -> str:
-        """See `TissueMethod`."""
-        return ""
-
     def find(self, view: View) -> Found:
         """See `TissueMethod`."""
         saturated = saturation(view.pixels)
@@ -40,13 +35,14 @@ class Otsu:
             return Found(saturated > self.options.threshold, self.options.threshold)
         threshold = saturation_threshold(saturated, view.ink)
         mask = saturated > threshold
-        return Found(mask & ~_as_bright_as_glass(view.pixels, mask | view.ink), threshold)
+        return Found(mask & ~as_bright_as_glass(view.pixels, mask | view.ink), threshold)
 
 
 def saturation(pixels: Pixels) -> npt.NDArray[np.uint8]:
     """Smoothed HSV saturation, (H, W) uint8; what is nearly black counts as unsaturated."""
     _, saturated, value = cv2.split(cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV))
-    saturated = cv2.bitwise_and(saturated, cv2.compare(value, DARK, cv2.CMP_GT))
+    light = cv2.threshold(value, DARK, 255, cv2.THRESH_BINARY)[1]
+    saturated = cv2.bitwise_and(saturated, light)
     return np.asarray(cv2.medianBlur(saturated, 5), np.uint8)
 
 
@@ -64,12 +60,3 @@ def saturation_threshold(values: npt.NDArray[np.uint8], ignore: BoolArray | None
         return FLOOR
     end = glass.level + max(SPREADS * glass.spread, FLOOR)
     return float(np.clip(end, FLOOR, max(otsu, FLOOR)))
-
-
-def _as_bright_as_glass(pixels: Pixels, not_glass: BoolArray) -> BoolArray:
-    """Colour without absorption: JPEG stores colour at half the resolution, so stain bleeds over its edge."""
-    darkness = cv2.bitwise_not(cv2.medianBlur(cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY), 3))
-    glass, _ = find_glass(np.asarray(darkness, np.uint8), not_glass)
-    if glass is None:
-        return np.zeros(not_glass.shape, bool)
-    return np.asarray(darkness <= glass.level + DARKER * glass.spread)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
@@ -56,6 +57,16 @@ def pieces(mask: BoolArray) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32
     return np.asarray(labels, np.int32), np.asarray(statistics, np.int32)
 
 
+def kept_pieces(mask: BoolArray, keep: Callable[[npt.NDArray[np.int32]], npt.NDArray[np.bool_]]) -> BoolArray:
+    """The pieces of a mask that a rule on their statistics keeps."""
+    if not mask.any():  # as on most slides, for most artefacts
+        return mask
+    labels, statistics = pieces(mask)
+    kept = keep(statistics)
+    kept[0] = False
+    return np.asarray(np.take(kept, labels))
+
+
 def opened(mask: BoolArray, width_px: float) -> BoolArray:
     """What of a mask is at least that wide both ways."""
     side = max(1, round(width_px))
@@ -66,6 +77,8 @@ def grown(mask: BoolArray, reach_px: float) -> BoolArray:
     """A mask and what lies within about that distance of it."""
     if reach_px < 1 or not mask.any():
         return mask
+    if reach_px < 2:
+        return np.asarray(cv2.dilate(mask.view(np.uint8), np.ones((3, 3), np.uint8))).view(bool)
     # one pass whatever the reach, where a dilation costs the area of its kernel
     away = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3)
     return np.asarray(away <= reach_px)

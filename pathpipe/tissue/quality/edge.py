@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from pathpipe.tissue.quality.density import BoolArray, Density, grown, pieces
+from pathpipe.tissue.quality.density import BoolArray, Density, grown, kept_pieces
 
 MAX_WIDTH_UM = 320.0  # wider is a shadow or a pen stroke
 MIN_LENGTH_UM = 2_000.0  # folds, crushed nuclei and pigment are shorter
@@ -28,9 +29,10 @@ def find_edge(density: Density) -> BoolArray:
     neutral = np.where(density.neutral, density.least, 0).astype(np.uint8)
     side = 2 * round(MAX_WIDTH_UM / um / 2) + 1
     narrow = cv2.morphologyEx(neutral, cv2.MORPH_TOPHAT, np.ones((side, side), np.uint8))
-    labels, statistics = pieces(np.asarray(narrow > MIN_CONTRAST))
-    extent_um = np.hypot(statistics[:, cv2.CC_STAT_WIDTH], statistics[:, cv2.CC_STAT_HEIGHT]) * um
-    width_um = statistics[:, cv2.CC_STAT_AREA] * um**2 / extent_um
-    line = (extent_um >= MIN_LENGTH_UM) & (extent_um >= MIN_SLENDERNESS * width_um)
-    line[0] = False
-    return grown(np.asarray(line[labels]), MARGIN_UM / um)
+
+    def is_line(found: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+        extent_um = np.hypot(found[:, cv2.CC_STAT_WIDTH], found[:, cv2.CC_STAT_HEIGHT]) * um
+        width_um = found[:, cv2.CC_STAT_AREA] * um**2 / extent_um
+        return np.asarray((extent_um >= MIN_LENGTH_UM) & (extent_um >= MIN_SLENDERNESS * width_um))
+
+    return grown(kept_pieces(np.asarray(narrow > MIN_CONTRAST), is_line), MARGIN_UM / um)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
-from pathpipe.tissue.quality.density import BoolArray, Density, grown, opened, pieces
+from pathpipe.tissue.quality.density import BoolArray, Density, grown, kept_pieces, opened, pieces
 
 COLOURS = ("blue", "green", "red", "black")
 MIN_WIDTH_UM = 24.0  # no nucleus, pigment grain or red cell is as wide; every pen stroke is
@@ -75,10 +76,9 @@ def _pale(density: Density, colour: str) -> BoolArray:
 
 def _strokes(ink: BoolArray, pixel_um: float, width_um: float, area_um2: float = MIN_AREA_UM2) -> BoolArray:
     """The pieces of ink that are as wide and as large as a stroke."""
-    labels, statistics = pieces(opened(ink, width_um / pixel_um))
-    large = statistics[:, 4] * pixel_um**2 >= area_um2
-    large[0] = False
-    return np.asarray(large[labels])
+    return kept_pieces(
+        opened(ink, width_um / pixel_um), lambda found: found[:, cv2.CC_STAT_AREA] * pixel_um**2 >= area_um2
+    )
 
 
 def _touching(mask: BoolArray, seeds: BoolArray) -> BoolArray:
@@ -87,4 +87,4 @@ def _touching(mask: BoolArray, seeds: BoolArray) -> BoolArray:
     keep = np.zeros(len(statistics), bool)
     keep[labels[seeds]] = True
     keep[0] = False
-    return np.asarray(keep[labels])
+    return np.asarray(np.take(keep, labels))

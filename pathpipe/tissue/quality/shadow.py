@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 
-from pathpipe.tissue.quality.density import BoolArray, Density, grown, opened, pieces
+from pathpipe.tissue.quality.density import BoolArray, Density, grown, kept_pieces, opened
 
 MIN_DENSITY = 5  # hundredths: 11% darker than the glass of this slide
 MAX_TINT = 2  # hundredths by which the primaries may differ, and a tenth of the density
@@ -20,8 +21,8 @@ def find_shadow(density: Density) -> BoolArray:
     """Where the light is missing and not the glass stained.
 
     Two things count: smooth neutral ground darker than the glass, broad, that reaches the border of the picture (the
-    slide's own edge, a holder's shade, vignetting, dirt far from focus); and areas of pure even black, wherever they lie,
-    as scanners write for what they didn't scan.
+    slide's own edge, a holder's shade, vignetting); and areas of pure even black, wherever they lie, as scanners write
+    for what they didn't scan.
 
     Returns:
         (H, W) bool.
@@ -45,20 +46,19 @@ def _glass(density: Density) -> int:
 
 
 def _broad(mask: BoolArray, pixel_um: float) -> BoolArray:
-    labels, statistics = pieces(opened(mask, MIN_WIDTH_UM / pixel_um))
-    large = statistics[:, cv2.CC_STAT_AREA] * pixel_um**2 >= MIN_AREA_UM2
-    large[0] = False
-    return np.asarray(large[labels])
+    broad = opened(mask, MIN_WIDTH_UM / pixel_um)
+    return kept_pieces(broad, lambda found: found[:, cv2.CC_STAT_AREA] * pixel_um**2 >= MIN_AREA_UM2)
 
 
 def _reaching_border(mask: BoolArray, within_px: float) -> BoolArray:
     rim = max(1, round(within_px))
-    labels, statistics = pieces(mask)
-    left, top = statistics[:, cv2.CC_STAT_LEFT], statistics[:, cv2.CC_STAT_TOP]
-    right, below = left + statistics[:, cv2.CC_STAT_WIDTH], top + statistics[:, cv2.CC_STAT_HEIGHT]
-    reaches = (left < rim) | (top < rim) | (right > mask.shape[1] - rim) | (below > mask.shape[0] - rim)
-    reaches[0] = False
-    return np.asarray(reaches[labels])
+
+    def reaches(found: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+        left, top, width, height = found[:, :4].T
+        below, right = mask.shape[0] - rim, mask.shape[1] - rim
+        return np.asarray((left < rim) | (top < rim) | (left + width > right) | (top + height > below))
+
+    return kept_pieces(mask, reaches)
 
 
 _SQUARE = np.ones((3, 3), np.uint8)

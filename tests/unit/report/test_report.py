@@ -13,7 +13,8 @@ import pytest
 
 from pathpipe.evaluation.evaluate import evaluate_predictions
 from pathpipe.provenance import Provenance, read_provenance
-from pathpipe.report.data import HeatmapView, LearningCurve, ReportData, SlideEntry
+from pathpipe.report.data import HeatmapView, LearningCurve, ReportData
+from pathpipe.report.entry import SlideEntry
 from pathpipe.report.page import interval_text, number, render_report
 from pathpipe.settings import EvaluateSettings
 from tests.unit.evaluation.test_evaluate import _binary

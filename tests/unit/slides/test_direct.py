@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -93,6 +94,16 @@ def test_jpeg_pixels_are_openslides(tmp_path: Path, tissue: Pixels, kind: str) -
         assert np.abs(direct.read((0, 0), 0, (900, 620)).astype(float) - tissue).mean() < 4
 
 
+@pytest.mark.parametrize("corner", [(100, 52), (101, 53), (102, 50), (103, 55), (50, 30)])
+def test_corners_between_pixels_are_openslides(tmp_path: Path, tissue: Pixels, corner: tuple[int, int]) -> None:
+    small = np.asarray(cv2.resize(tissue[:600], (225, 150), interpolation=cv2.INTER_AREA), np.uint8)
+    levels = [tissue[:600], small]
+    write_svs(tmp_path / "a.svs", levels, 0.5, 20, SvsFormat(quality=None, tile_px=64))
+    with open_slide(tmp_path / "a.svs", "direct") as direct, open_slide(tmp_path / "a.svs", "openslide") as reference:
+        ours, theirs = (slide.read(corner, 1, (120, 80)).astype(float) for slide in (direct, reference))
+    assert np.sqrt(np.mean((ours - theirs) ** 2)) < 1
+
+
 def test_tables_shared_by_all_tiles(tmp_path: Path, tissue: Pixels) -> None:
     """Abbreviated streams, as Aperio writes them, built by hand: the tables lie in the tag JPEGTables."""
     path = tmp_path / "a.tif"
@@ -139,6 +150,29 @@ def _split(stream: bytes) -> tuple[bytes, bytes]:
             body += segment
         at += 2 + length
     return b"\xff\xd8" + tables + b"\xff\xd9", b"\xff\xd8" + body + stream[at:]
+
+
+def test_jpeg2000_stored_as_ycbcr(tmp_path: Path, tissue: Pixels) -> None:
+    """Aperio's compression 33003: the codec gives Y, Cb and Cr as they are."""
+    ycbcr = cv2.cvtColor(tissue[:512, :896], cv2.COLOR_RGB2YCrCb)[..., [0, 2, 1]]
+    tiles = [
+        bytes(imagecodecs.jpeg2k_encode(np.ascontiguousarray(ycbcr[y : y + 128, x : x + 128]), level=0, mct=False))
+        for y in range(0, 512, 128)
+        for x in range(0, 896, 128)
+    ]
+    with tifffile.TiffWriter(tmp_path / "a.tif") as writer:
+        writer.write(
+            iter(tiles),
+            shape=ycbcr.shape,
+            dtype=np.uint8,
+            tile=(128, 128),
+            photometric="rgb",
+            compression=33003,
+            metadata=None,
+        )
+    with open_slide(tmp_path / "a.tif", "direct") as slide:
+        pixels = slide.read((0, 0), 0, (896, 512))
+    assert np.abs(pixels.astype(int) - tissue[:512, :896]).max() <= 3
 
 
 @pytest.mark.parametrize("shrink", [2, 4, 8])

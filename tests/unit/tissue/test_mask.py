@@ -28,7 +28,7 @@ from pathpipe.tissue.mask import TissueMask
 from pathpipe.tissue.methods.otsu import FLOOR, saturation_threshold
 from pathpipe.tissue.overlay import draw_overlay, format_um, scale_bar_um
 from pathpipe.tissue.polygons import read_tissue, write_tissue
-from pathpipe.tissue.quality.pen import find_pen
+from pathpipe.tissue.quality.seen import find_artefacts
 from pathpipe.tissue.segment import segment, segment_thumbnail
 from pathpipe.tissue.thumbnail import Thumbnail, read_thumbnail
 
@@ -119,7 +119,7 @@ def test_stain_is_not_ink() -> None:
     with open_slide(BUNDLED_SLIDE) as slide:
         he = read_thumbnail(slide, 16).pixels
     for pixels, um in ((he, 8.0), (immunohistochemistry(), 0.5), (immunohistochemistry()[::8, ::8], 4.0)):
-        assert find_pen(np.ascontiguousarray(pixels), um).mean() < 0.01
+        assert not find_artefacts(np.ascontiguousarray(pixels), um, SETTINGS).masks
 
 
 def test_ink_that_is_all_there_is_stays_with_a_warning() -> None:

@@ -1,11 +1,10 @@
-"""Key layouts of checkpoints that aren't timm's own."""
+"""Checkpoints of EfficientNet-Lite0, CTransPath (Swin with a convolutional stem) and the truncated ResNet-50."""
 
 from __future__ import annotations
 
 import re
 
-import torch
-
+from pathpipe.encoders.layouts import State
 from pathpipe.errors import StoreError
 
 # Blocks a stage of EfficientNet-Lite0 (Tan & Le 2019, table 1, without squeeze and excitation).
@@ -20,9 +19,11 @@ _OTHER_BLOCKS = {
     "_project_conv": "conv_pwl",
     "_bn2": "bn3",
 }
+# What Swin computes from its shape; checkpoints may carry it.
+_SWIN_BUFFERS = ("attn_mask", "relative_position_index")
 
 
-def from_efficientnet_pytorch(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def from_efficientnet_pytorch(state: State) -> State:
     """EfficientNet-Lite0 of the `efficientnet-pytorch` layout, in the names of timm's `tf_efficientnet_lite0`.
 
     Raises:
@@ -45,3 +46,22 @@ def from_efficientnet_pytorch(state: dict[str, torch.Tensor]) -> dict[str, torch
                 raise StoreError(f"key `{key}` is not of EfficientNet-Lite0")
             renamed[f"{_STEM[part]}.{leaf}"] = value
     return renamed
+
+
+def from_ctranspath(state: State) -> State:
+    """CTransPath as its authors publish it (patches merged at the end of a stage) or as timm has it (at the start).
+
+    timm moved the merging into the following stage: `layers.0.downsample` became `layers.1.downsample`.
+    """
+    state = {key: value for key, value in state.items() if not key.endswith(_SWIN_BUFFERS)}
+    if not any(key.startswith("layers.0.downsample.") for key in state):
+        return state
+    return {
+        re.sub(r"^layers\.(\d+)\.downsample\.", lambda found: f"layers.{int(found[1]) + 1}.downsample.", key): value
+        for key, value in state.items()
+    }
+
+
+def from_resnet50(state: State) -> State:
+    """A whole ResNet-50 without its last stage and classifier."""
+    return {key: value for key, value in state.items() if not key.startswith(("layer4.", "fc."))}

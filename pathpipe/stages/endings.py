@@ -1,0 +1,57 @@
+"""How each slide of a run ended, from its receipts and artefacts: what views of a run show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+from pathpipe.report.entry import SlideEntry
+from pathpipe.run import Run
+from pathpipe.tiles.table import read_tiles
+from pathpipe.tissue.polygons import read_tissue
+
+
+def ending(run: Run, slide_id: str, stages: Sequence[str]) -> tuple[str, str, str, str]:
+    """(state, stage, reason, hint) of a slide: the first of the stages that didn't go well."""
+    for stage in stages:
+        try:
+            receipt = json.loads(run.receipt(stage, slide_id).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if receipt["state"] in ("failed", "stale", "empty"):
+            return receipt["state"], stage, _short(run, slide_id, receipt["reason"]), receipt["hint"] or ""
+    return "done", "", "", ""
+
+
+def _short(run: Run, slide_id: str, reason: str | None) -> str:
+    """Without the folders that files lie in: views say the same wherever a run is."""
+    for folder in (run.cohort[slide_id].path.parent, run.folder):
+        reason = (reason or "").replace(f"{folder}/", "")
+    return reason or ""
+
+
+def slide_entry(run: Run, slide_id: str, target: str, stages: Sequence[str]) -> SlideEntry:
+    """A slide with its numbers, without its picture.
+
+    Args:
+        target: Cohort column whose value is shown with it.
+        stages: The stages that count.
+    """
+    row = run.cohort[slide_id]
+    state, stage, reason, hint = ending(run, slide_id, stages)
+    tissue = read_tissue(run.tissue(slide_id)) if run.tissue(slide_id).exists() else None
+    tiles = len(read_tiles(run.tiles(slide_id)).grid.xy0) if run.tiles(slide_id).exists() else None
+    return SlideEntry(
+        slide_id=slide_id,
+        patient_id=row.patient_id,
+        label=(row.labels or {}).get(target, ""),
+        state=state,
+        stage=stage,
+        reason=reason,
+        hint=hint,
+        tiles=tiles,
+        tissue_mm2=tissue.area_um2 / 1e6 if tissue else None,
+        mpp=f"{tissue.mpp.mean:.4g} ({tissue.mpp.source})" if tissue else "",
+        flags=tissue.flags if tissue else (),
+        doubt=float(len(tissue.flags)) if tissue else 0.0,
+    )

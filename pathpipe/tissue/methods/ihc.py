@@ -1,0 +1,78 @@
+"""Immunohistochemistry: brown and blue unmixed, each judged by itself, so that strong brown can't hide pale blue."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+from skimage.color import hdx_from_rgb
+
+from pathpipe.settings import Settings
+from pathpipe.slides.slide import Pixels
+from pathpipe.tissue.method import BoolArray, Found, TissueMethod, View
+from pathpipe.tissue.methods.glass import as_bright_as_glass, find_glass
+
+Floats = npt.NDArray[np.float32]
+ZERO = 32  # of the 8-bit signal: noise goes below no stain
+PER_DENSITY = 512.0  # steps of the 8-bit signal in one unit of optical density
+DIMMEST_GLASS = 80  # of 255, below white: what is darker is no glass
+
+
+class Ihc(TissueMethod):
+    """Haematoxylin or DAB above the noise of glass, by colour deconvolution.
+
+    Each stain has a threshold of its own, set by the noise of the slide's own glass and not by the amount of stain.
+
+    Reference: Ruifrok & Johnston (2001), Anal. Quant. Cytol. Histol. 23(4), 291-299; vectors of scikit-image.
+    """
+
+    class Options(Settings):
+        """Options of `ihc`."""
+
+        density: float = Field(0.025, gt=0, le=1, description="Least stain over glass, optical density (log10)")
+        spreads: float = Field(6.0, ge=0, le=50, description="Least stain over glass, standard deviations of glass")
+        smooth_um: float = Field(16.0, ge=0, le=200, description="Width (sigma) over which stain is averaged, um")
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def find(self, view: View) -> Found:
+        """See `TissueMethod`."""
+        stains = unmix(view.pixels, white_of(view.pixels, view.ink))
+        sigma = self.options.smooth_um / view.pixel_um
+        mask = np.zeros(view.ink.shape, bool)
+        weakest = np.inf
+        for amount in stains:
+            smooth = cv2.GaussianBlur(amount, (0, 0), sigma) if sigma > 0.3 else amount
+            signal = cv2.convertScaleAbs(cv2.max(smooth * PER_DENSITY + ZERO, 0))
+            threshold = self._threshold(np.asarray(signal, np.uint8), view.ink)
+            mask |= np.asarray(signal > threshold)
+            weakest = min(weakest, (threshold - ZERO) / PER_DENSITY)
+        return Found(mask & ~as_bright_as_glass(view.pixels, mask | view.ink), round(weakest, 4))
+
+    def _threshold(self, signal: npt.NDArray[np.uint8], ink: BoolArray) -> float:
+        least = self.options.density * PER_DENSITY
+        glass, _ = find_glass(signal, ink)
+        if glass is None or glass.level > ZERO + least:  # tissue to the edges: there is no glass to measure
+            return ZERO + least
+        return glass.level + max(self.options.spreads * glass.spread, least)
+
+
+def white_of(pixels: Pixels, ignore: BoolArray) -> Floats:
+    """The colour of the slide's glass, (3,) float32; pure white where there is none."""
+    white = np.full(3, 255.0, np.float32)
+    for channel in range(3):
+        glass, _ = find_glass(cv2.bitwise_not(np.ascontiguousarray(pixels[..., channel])), ignore)
+        if glass is not None and glass.level <= DIMMEST_GLASS:
+            white[channel] = 255 - glass.level
+    return white
+
+
+def unmix(pixels: Pixels, white: Floats) -> tuple[Floats, Floats]:
+    """Haematoxylin and DAB, each (H, W) float32 in optical density (log10); negative where a colour is opposite."""
+    values = np.maximum(np.arange(256, dtype=np.float32), 1)[:, None]
+    density = np.log10(white[None] / values).astype(np.float32)
+    table = np.ascontiguousarray(density.reshape(1, 256, 3))
+    amounts = cv2.transform(cv2.LUT(pixels, table), np.ascontiguousarray(hdx_from_rgb.T, np.float32)[:2])
+    return np.ascontiguousarray(amounts[..., 0]), np.ascontiguousarray(amounts[..., 1])
