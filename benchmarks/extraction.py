@@ -29,7 +29,7 @@ def main() -> None:
         image = paint(Recipe((2400, 2000), 2, True), tissue, other, 0.5, np.random.default_rng(0)).image
         write_svs(folder / "S.svs", [image, shrink(image, 4)], 0.5, 20)
         settings, _ = merge(RunSettings, [("benchmark", {"tile": {"tile_px": 224, "mpp": 0.5}})])
-        encoder = load_encoder("efficientnet-lite0", None, "cpu", "fp32")
+        encoder = load_encoder("efficientnet-lite0", None, "cpu")
         ratios, rates = [], []
         for number in range(ROUNDS + 1):
             run = Run.create(folder / f"run{number}", Cohort.read(folder / "S.svs"))

@@ -78,6 +78,13 @@ class Run:
         """Remember what was asked, so that later commands need not be told again. How it was done is left out."""
         publish_text(self.settings_yaml, to_yaml(settings, leave_out=("execution", "cohort")))
 
+    def restore_settings(self, values: dict[str, object]) -> None:
+        """Go back to what `saved_settings` gave."""
+        if values:
+            self.save_settings(merge(RunSettings, [(str(self.settings_yaml), values)])[0])
+        else:
+            self.settings_yaml.unlink(missing_ok=True)
+
     @property
     def _layout(self) -> Path:
         return self.folder / "layout.json"

@@ -18,7 +18,7 @@ def register(app: typer.Typer) -> None:
     app.command("predict")(predict)
 
 
-@with_settings("execution")
+@with_settings("execution", "tile:coords_dir")
 def predict(
     model: Annotated[Path, typer.Argument(help="RUN/train/NAME (all folds together), one fold of it, or a model.pt")],
     source: Annotated[Path, typer.Argument(metavar="SLIDES", help="A folder of slides, a cohort table, or one slide")],
@@ -26,6 +26,9 @@ def predict(
         "predicted"
     ),
     weights: Annotated[str | None, typer.Option("--weights", help="Encoder weights, when they aren't found")] = None,
+    tissue_network: Annotated[
+        str | None, typer.Option("--tissue-network", help="The network that found the tissue, if one did")
+    ] = None,
     quiet: QuietOption = False,
     *,
     given: dict[str, dict[str, Any]],
@@ -48,7 +51,9 @@ def predict(
 
     console = stderr_console()
     ensemble = load_ensemble(model)
-    settings = ensemble.settings(given.get("execution", {}), weights)
+    settings = ensemble.settings(
+        given.get("execution", {}), weights, tissue_network, given.get("tile", {}).get("coords_dir")
+    )
     run = Run.create(out, Cohort.read(source))
     run.save_settings(settings)
     with Display(console, quiet) as display:

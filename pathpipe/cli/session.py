@@ -12,7 +12,7 @@ import typer
 from rich.console import Console
 
 from pathpipe.cli.options import origins
-from pathpipe.errors import ExitCode, SettingsError
+from pathpipe.errors import ExitCode, PathpipeError, SettingsError
 from pathpipe.settings import Layer, RunSettings, merge, read_yaml, to_yaml
 
 SourceArgument = Annotated[
@@ -102,19 +102,28 @@ def run_stage(
     """Bring a run up to `stage` and exit with the code that says how it went."""
     from pathpipe.cli.progress import Display
     from pathpipe.cli.tables import print_outcome
+    from pathpipe.execution.bottleneck import describe_time
     from pathpipe.execution.pipeline import bring_up_to_stage
 
     folder, source, settings = resolve(request, given)
     run = _open_run(folder, source)
     console = stderr_console()
-    if settings.execution.stale == "remake" or not run.saved_settings():
+    before = run.saved_settings()
+    if settings.execution.stale == "remake" or not before:
         run.save_settings(settings)
-    with Display(console, request.quiet) as display:
-        outcome = bring_up_to_stage(run, stage, settings, display, only)
+    try:
+        with Display(console, request.quiet) as display:
+            outcome = bring_up_to_stage(run, stage, settings, display, only)
+    except PathpipeError:  # refused before anything was made: the request must not come back as the run's own settings
+        run.restore_settings(before)
+        raise
     if not outcome.of("stale"):
         run.save_settings(settings)
     if not request.quiet or outcome.of("failed", "stale"):
         print_outcome(outcome, console)
+    spent = describe_time(outcome.receipts.get("extract", {}).values(), settings.execution)
+    if spent and not request.quiet:
+        console.print(spent, highlight=False, soft_wrap=True)
     code = outcome.exit_code(settings.execution.max_failures)
     if code is not ExitCode.DONE:
         raise typer.Exit(code)

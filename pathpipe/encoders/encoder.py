@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from pathpipe.clock import Clock
 from pathpipe.fingerprint import fingerprint
 
 Rgb = tuple[float, float, float]
@@ -125,13 +126,18 @@ class Encoder(Protocol):
     identity: EncoderIdentity
     device: str
 
-    def embed(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Encode tiles.
+    def embed(self, pixels: npt.NDArray[np.uint8], clock: Clock | None = None) -> npt.NDArray[np.float32]:
+        """Encode tiles. Safe from several threads, which take turns on the device.
 
         Args:
             pixels: (N, H, W, 3) uint8 RGB; any side, resized to the encoder's input.
+            clock: Told how long `transfer` and `forward` took.
 
         Returns:
             (N, D) float32.
         """
+        ...
+
+    def probe_batch(self, tile_px: int) -> int:
+        """How many tiles of this side make a good batch on the device."""
         ...

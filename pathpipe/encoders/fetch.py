@@ -1,11 +1,13 @@
 """Fetching: the weights file of an encoder, from where it may lie already to where it is published. Loads no torch.
 
-Looked into in this order: the file given; PATHPIPE_WEIGHTS_DIR; the package, hub cache or own cache; the network, unless offline.
+Looked into in this order: the file given; PATHPIPE_WEIGHTS_DIR; the package, hub cache or own cache; the network,
+unless offline.
 """
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterable
 from functools import cache
 from importlib import import_module
@@ -21,6 +23,8 @@ WEIGHTS_DIR = "PATHPIPE_WEIGHTS_DIR"
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".torch")
 # Many repositories call their file so: in a flat folder such a name says nothing about whose it is.
 _ANYBODYS = ("model.safetensors", "pytorch_model.bin", "model.pth", "model.pt")
+# A file written twice within a tick of the clock carries one time: a young one is hashed anew.
+_TOO_YOUNG_NS = 2_000_000_000
 _YES = ("1", "true", "yes", "on")
 
 
@@ -76,7 +80,7 @@ def at_hand(record: EncoderRecord) -> Path | None:
 def in_weights_dir(record: EncoderRecord) -> Path | None:
     """The file in PATHPIPE_WEIGHTS_DIR: DIR/NAME/FILE, the only weights file of DIR/NAME, or DIR/FILE.
 
-    DIR/FILE with a name that many repositories use (`model.safetensors`) counts only if its sha256 is the published one.
+    DIR/FILE with a name that many repositories use (`model.safetensors`) counts only by its published sha256.
 
     Raises:
         MissingError: DIR/NAME holds several files and none has the expected name.
@@ -128,6 +132,8 @@ def _sha256(path: Path, size: int, changed_ns: int) -> str:
 def weights_sha256(path: Path) -> str:
     """SHA-256 of a weights file, computed once a process unless the file changes."""
     status = path.stat()
+    if time.time_ns() - status.st_mtime_ns < _TOO_YOUNG_NS:
+        return file_sha256(path)
     return _sha256(path, status.st_size, status.st_mtime_ns)
 
 

@@ -1,7 +1,7 @@
 """Encoders that are one file: `torchscript:FILE` and `onnx:FILE`, with a sidecar that says what pixels they expect.
 
-The sidecar is FILE.yaml or FILE.json beside the file; without it the input is 224 px with ImageNet's mean and std. The width of
-a feature is found by a trial run. The file's digest is its identity; where it lies is not.
+The sidecar is FILE.yaml or FILE.json beside the file; without it the input is 224 px with ImageNet's mean and std. The
+width of a feature is found by a trial run. The file's digest is its identity; where it lies is not.
 """
 
 from __future__ import annotations
@@ -117,14 +117,17 @@ class OnnxNetwork:
             providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(device.partition(":")[2] or 0)}))
         options = onnxruntime.SessionOptions()
         options.use_deterministic_compute = True
+        errors = (*_onnx_errors(), RuntimeError, ValueError)
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-        except (RuntimeError, ValueError) as error:  # onnxruntime's own errors are RuntimeErrors
+        except errors as error:
             raise StoreError(f"can't be read as ONNX: {str(error).splitlines()[0]}", where=str(path)) from None
         self.input = self.session.get_inputs()[0].name
         if device.startswith("cuda") and "CUDAExecutionProvider" not in self.session.get_providers():
             raise MissingError(
-                "this onnxruntime has no CUDA", where=str(path), hint="pip install onnxruntime-gpu, or use `--device cpu`"
+                "this onnxruntime has no CUDA",
+                where=str(path),
+                hint="pip install onnxruntime-gpu, or use `--device cpu`",
             )
 
     def __call__(self, images: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -152,18 +155,29 @@ def _trial(kind: str, path: Path, input_px: int, size: int, changed_ns: int) -> 
 
     tiles = torch.zeros((2, 3, input_px, input_px))
     network = run_file(kind, path, "cpu")
+    errors = (*_onnx_errors(), RuntimeError, ValueError, AttributeError)
     try:
         if kind == "torchscript":
             with torch.inference_mode():
                 found = tuple(network.eval()(tiles).shape)
         else:
             found = network(tiles.numpy()).shape
-    except (RuntimeError, ValueError, AttributeError) as error:
+    except errors as error:
         where = f"a batch of two tiles of {input_px} px"
         raise StoreError(f"can't run {where}: {str(error).splitlines()[-1][:200]}", where=str(path)) from None
     if len(found) != 2 or found[0] != 2:
         raise StoreError(f"gives an array of shape {found} for two tiles; one vector a tile is needed", where=str(path))
     return int(found[1])
+
+
+def _onnx_errors() -> tuple[type[Exception], ...]:
+    """onnxruntime's own, which have nothing in common but Exception."""
+    try:
+        from onnxruntime.capi import onnxruntime_pybind11_state as state
+    except ImportError:
+        return ()
+    names = ("Fail", "InvalidArgument", "InvalidGraph", "InvalidProtobuf", "NotImplemented", "RuntimeException")
+    return tuple(getattr(state, name) for name in names if hasattr(state, name))
 
 
 def _torchscript(path: Path) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import threading
 from functools import lru_cache
 from pathlib import Path
 
@@ -10,54 +10,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pathpipe.encoders.build import Pooled, build_network
+from pathpipe.clock import Clock
+from pathpipe.encoders.build import build_network
 from pathpipe.encoders.catalogue import encoder_record
 from pathpipe.encoders.encoder import Encoder, EncoderIdentity, EncoderRecord
+from pathpipe.encoders.engine import CPU_BATCH, PLAIN, TorchEncoder, Tuning, check_precision
 from pathpipe.encoders.fetch import check_published, find_weights, weights_sha256
 from pathpipe.encoders.files import OnnxNetwork, encoder_file, is_file_encoder, run_file
 from pathpipe.encoders.layouts import rename
 from pathpipe.encoders.transform import Transform
 from pathpipe.encoders.weights import fit_positions, load_strictly, read_state
 from pathpipe.errors import MissingError, SettingsError
-
-_PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-class Place:
-    """Where and how to compute: a device and a precision that go together.
-
-    Raises:
-        SettingsError: The precision can't be had on the device.
-        MissingError: The device isn't there.
-    """
-
-    def __init__(self, device: str, precision: str) -> None:
-        self.device = pick_device(device)
-        self.precision = precision
-        if precision == "fp16" and self.device == "cpu":
-            raise SettingsError("fp16 needs a GPU", where="--precision", hint="use fp32 on a CPU")
-
-
-class TorchEncoder:
-    """An encoder whose network is a torch module. See `Encoder`."""
-
-    def __init__(
-        self, record: EncoderRecord, identity: EncoderIdentity, network: torch.nn.Module, place: Place
-    ) -> None:
-        self.record = record
-        self.identity = identity
-        self.device = place.device
-        self._autocast = _PRECISIONS[place.precision]
-        self._network = torch.nn.Sequential(Transform(record), Pooled(network, record.pooling)).eval().to(place.device)
-        self._network.requires_grad_(False)
-
-    def embed(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """See `Encoder.embed`."""
-        batch = torch.from_numpy(pixels).to(self.device)
-        kind = torch.device(self.device).type
-        casting = torch.autocast(kind, self._autocast) if self._autocast else contextlib.nullcontext()
-        with torch.inference_mode(), casting:
-            return np.asarray(self._network(batch).float().cpu().numpy())
+from pathpipe.settings import RunSettings
 
 
 class OnnxEncoder:
@@ -67,20 +31,27 @@ class OnnxEncoder:
         SettingsError: Another precision than the file's own was asked for.
     """
 
-    def __init__(self, record: EncoderRecord, identity: EncoderIdentity, network: OnnxNetwork, place: Place) -> None:
-        if place.precision != "fp32":
+    def __init__(
+        self, record: EncoderRecord, identity: EncoderIdentity, network: OnnxNetwork, device: str, tuning: Tuning
+    ) -> None:
+        if tuning.precision != "fp32":
             raise SettingsError("an ONNX file has its own precision", where="--precision", hint="use fp32")
         self.record = record
         self.identity = identity
-        self.device = place.device
+        self.device = device
         self._network = network
         self._transform = Transform(record)
+        self._turn = threading.Lock()
 
-    def embed(self, pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
+    def embed(self, pixels: npt.NDArray[np.uint8], clock: Clock | None = None) -> npt.NDArray[np.float32]:
         """See `Encoder.embed`."""
-        with torch.inference_mode():
+        with self._turn, (clock or Clock()).spend("forward"), torch.inference_mode():
             images = self._transform(torch.from_numpy(pixels)).numpy()
-        return np.asarray(self._network(images), dtype=np.float32)
+            return np.asarray(self._network(images), dtype=np.float32)
+
+    def probe_batch(self, tile_px: int) -> int:
+        """See `Encoder.probe_batch`."""
+        return CPU_BATCH
 
 
 def pick_device(wanted: str) -> str:
@@ -105,6 +76,18 @@ def pick_device(wanted: str) -> str:
             hint="check `nvidia-smi` and the driver, or use `--device cpu`",
         )
     return f"cuda:{index}"
+
+
+def pick_devices(gpus: str) -> list[str]:
+    """The devices of `all` or of a list such as `0,1`.
+
+    Raises:
+        MissingError: One of them isn't there.
+    """
+    numbers = range(torch.cuda.device_count()) if gpus == "all" else [int(number) for number in gpus.split(",")]
+    if not numbers:
+        raise MissingError("torch sees no GPU", where="--gpus", hint="check `nvidia-smi` and the driver")
+    return [pick_device(f"cuda:{number}") for number in numbers]
 
 
 def encoder_identity(name: str, weights: str | None, offline: bool = False) -> EncoderIdentity:
@@ -136,14 +119,21 @@ def _identity(record: EncoderRecord, path: Path) -> EncoderIdentity:
     )
 
 
+def load_for(settings: RunSettings, offline: bool = False) -> Encoder:
+    """The encoder of a run's settings; see `load_encoder`."""
+    extract, execution = settings.extract, settings.execution
+    tuning = Tuning(extract.precision, execution.channels_last, execution.compile)
+    return load_encoder(extract.encoder, extract.weights, execution.device, tuning, offline or execution.offline)
+
+
 @lru_cache(maxsize=1)
-def load_encoder(name: str, weights: str | None, device: str, precision: str, offline: bool = False) -> Encoder:
+def load_encoder(name: str, weights: str | None, device: str, tuning: Tuning = PLAIN, offline: bool = False) -> Encoder:
     """Load an encoder; the last one stays in memory, since a cohort uses it slide after slide.
 
     Args:
         weights: A local checkpoint in place of the published one, or where the file of a file encoder lies.
         device: auto, cpu, cuda or cuda:N.
-        precision: fp32, bf16 or fp16 arithmetic (autocast); features come back as float32.
+        tuning: Precision and other ways of computing; features come back as float32.
         offline: Never ask the network for weights.
 
     Raises:
@@ -151,18 +141,19 @@ def load_encoder(name: str, weights: str | None, device: str, precision: str, of
         MissingError: Weights or device can't be had.
         StoreError: The weights don't fit.
     """
-    place = Place(device, precision)
+    device = pick_device(device)
+    check_precision(tuning.precision, device)
     record, path = _record_and_file(name, weights, offline)
     identity = _identity(record, path)
     if is_file_encoder(name):
-        network = run_file(record.architecture, path, place.device)
+        network = run_file(record.architecture, path, device)
         if isinstance(network, OnnxNetwork):
-            return OnnxEncoder(record, identity, network, place)
-        return TorchEncoder(record, identity, network, place)
+            return OnnxEncoder(record, identity, network, device, tuning)
+        return TorchEncoder(record, identity, network, device, tuning)
     if weights is None:
         check_published(record, path)
     network = build_network(record)
     # Hugging Face's classes call their blocks `encoder.`; elsewhere it is what a wrapper leaves
     state = rename(record.layout, read_state(path, own=("encoder.",) if record.layout.startswith("hf-") else ()))
     load_strictly(network, fit_positions(network, state, record.layout), path)
-    return TorchEncoder(record, identity, network, place)
+    return TorchEncoder(record, identity, network, device, tuning)

@@ -9,6 +9,7 @@ from functools import partial
 
 from pathpipe.execution.processes import Hearing, run_in_processes
 from pathpipe.execution.receipt import Receipt
+from pathpipe.execution.threads import run_in_threads
 from pathpipe.execution.worker import work
 from pathpipe.progress import Progress
 from pathpipe.run import Run
@@ -42,28 +43,39 @@ def run_units(
     Returns:
         key -> receipts, in the order of `keys`.
     """
-    workers = worker_count(settings, stages, len(keys))
+    works = [partial(work, run, stages, one) for one in _settings_of_workers(settings, stages, len(keys))]
+    at_once = _in_flight(settings, stages)
 
     def finished(key: str, receipts: list[Receipt]) -> None:
         if not _busy(receipts):
             listener.finished(key, receipts)
 
+    died = partial(_died, run, stages)
     results: dict[str, list[Receipt]] = {}
     left = list(keys)
     while left:
-        if workers > 1:
-            hearing = Hearing(listener.progress, finished, partial(_died, run, stages))
-            done = run_in_processes(partial(work, run, stages, settings), left, workers, hearing)
+        hearing = Hearing(listener.progress, finished, died)
+        if len(works) > 1:
+            done = run_in_processes(works, left, hearing, at_once)
         else:
-            done = {}
-            for key in left:
-                done[key] = work(run, stages, settings, key, listener.progress)
-                finished(key, done[key])
+            done = run_in_threads(works[0], left, at_once, hearing)
         results.update(done)
         left = [key for key in left if _busy(done[key])]
         if left:
             time.sleep(_POLL_S)
     return {key: results[key] for key in keys}
+
+
+def _settings_of_workers(settings: RunSettings, stages: Sequence[str], units: int) -> list[RunSettings]:
+    """What each process is told: with several GPUs, which one is its own."""
+    if "extract" not in stages or settings.execution.gpus is None:
+        return [settings] * worker_count(settings, stages, units)
+    from pathpipe.encoders.load import pick_devices
+
+    return [
+        settings.model_copy(update={"execution": settings.execution.model_copy(update={"device": device})})
+        for device in pick_devices(settings.execution.gpus)
+    ]
 
 
 def worker_count(settings: RunSettings, stages: Sequence[str], units: int) -> int:
@@ -74,6 +86,11 @@ def worker_count(settings: RunSettings, stages: Sequence[str], units: int) -> in
     if not set(stages) <= {"tissue", "tile"}:
         return 1
     return max(1, min(len(os.sched_getaffinity(0)), units // _UNITS_PER_WORKER))
+
+
+def _in_flight(settings: RunSettings, stages: Sequence[str]) -> int:
+    """Only encoding gains: the slides that follow are read while the device works on one."""
+    return settings.execution.slides_in_flight if "extract" in stages else 1
 
 
 def _busy(receipts: list[Receipt]) -> bool:

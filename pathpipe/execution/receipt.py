@@ -23,6 +23,7 @@ class Receipt:
         reason: What went wrong, or why it is empty, in one sentence.
         hint: What to do about it.
         counts: Numbers such as tiles.
+        spent: Activity -> seconds, where the time went.
         trace: Python's traceback of an unforeseen failure.
     """
 
@@ -34,6 +35,7 @@ class Receipt:
     fingerprint: str | None = None
     seconds: float = 0.0
     counts: Mapping[str, float] = field(default_factory=dict)
+    spent: Mapping[str, float] = field(default_factory=dict)
     host: str = ""
     attempts: int = 1
     trace: str | None = None

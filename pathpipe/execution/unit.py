@@ -87,7 +87,15 @@ def _attempt(stage: Stage, run: Run, key: str, settings: RunSettings, notify: No
                     "the lease was lost while it was being made (was this process paused?)",
                     hint="run again: what another worker has published is kept",
                 )
-    return Receipt(stage.name, key, made.state, made.reason, None, expected.fingerprint, counts=made.counts)
+    return Receipt(
+        stage.name,
+        key,
+        made.state,
+        made.reason,
+        fingerprint=expected.fingerprint,
+        counts=made.counts,
+        spent=made.spent,
+    )
 
 
 def _look(stage: Stage, key: str, path: Path, expected: Provenance, settings: RunSettings) -> Receipt | None:

@@ -104,6 +104,11 @@ def to_yaml(settings: Settings, origins: Mapping[str, str] | None = None, leave_
     return "\n".join(lines) + "\n"
 
 
+def absolute(folder: str | None) -> str | None:
+    """A run remembers where a folder lies, whichever folder it is gone on with from."""
+    return str(Path(folder).expanduser().absolute()) if folder else None
+
+
 def _give_way(
     model: type[BaseModel],
     values: dict[str, Any],

@@ -122,6 +122,8 @@ def examine(row: SlideRow, how: Examination) -> Diagnosis:
         slide = open_slide(row.path, how.reader)
     except PathpipeError as error:
         return unreadable(row, error.what, error.hint)
+    except OSError as error:
+        return unreadable(row, f"can't be read: {error.strerror or error}", COPY_AGAIN)
     with slide:
         found = Diagnosis(
             slide_id=row.slide_id,

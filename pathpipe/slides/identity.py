@@ -8,6 +8,7 @@ from pathlib import Path
 
 from pathpipe.fingerprint import fingerprint, sampled_digest
 from pathpipe.slides.ngff import METADATA_NAMES, read_ngff_facts
+from pathpipe.slides.presence import refuse_what_is_no_slide
 
 _CHUNKS_A_LEVEL = 16
 
@@ -29,8 +30,9 @@ def slide_fingerprint(path: Path) -> str:
 
     Raises:
         OSError: A file can't be read.
-        SlideError: A folder that is no OME-Zarr image.
+        SlideError: There is no slide: nothing, an empty file, a folder that is no OME-Zarr image.
     """
+    refuse_what_is_no_slide(path)
     if path.is_dir():
         return _folder_fingerprint(path)
     return fingerprint([sampled_digest(file) for file in slide_files(path)])

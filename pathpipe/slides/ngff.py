@@ -51,15 +51,6 @@ class NgffFacts:
     associated: tuple[str, ...]
 
 
-def is_ngff(folder: Path) -> bool:
-    """Whether the folder holds an OME-Zarr image, or a series of them."""
-    try:
-        attributes = _attributes(folder)
-    except _BROKEN:
-        return False
-    return "multiscales" in attributes or "bioformats2raw.layout" in attributes
-
-
 def read_ngff_facts(folder: Path) -> NgffFacts:
     """The facts of the first image.
 
@@ -84,7 +75,7 @@ def read_ngff_facts(folder: Path) -> NgffFacts:
             associated=associated,
         )
     except _BROKEN as error:
-        said = " ".join(f"{type(error).__name__} {error}".split())
+        said = error.strerror if isinstance(error, OSError) else " ".join(f"{type(error).__name__} {error}".split())
         raise SlideError(
             f"not an OME-Zarr image of version 0.4 or 0.5, or its metadata is damaged ({said})",
             where=folder.name,
@@ -124,7 +115,11 @@ def _attributes(group: Path) -> dict[str, Any]:
 def _first_series(folder: Path, root: Mapping[str, Any]) -> tuple[Path, tuple[str, ...]]:
     """The folder of the first image of a `bioformats2raw.layout`, and the names of the others."""
     if "bioformats2raw.layout" not in root:
-        raise KeyError("multiscales")
+        raise SlideError(
+            "is a zarr folder, but holds no OME-Zarr image",
+            where=folder.name,
+            hint="results of other tools are kept as .zarr too; give the slide itself",
+        )
     series = root.get("series") or _stated_series(folder)
     if not series:
         series = sorted((path.name for path in folder.iterdir() if path.name.isdigit()), key=int)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from pathlib import Path
 
 from pathpipe.errors import MissingError, SlideError
 from pathpipe.registry import Registry
 from pathpipe.slides.native.index import NotDirect
-from pathpipe.slides.ngff import is_ngff
+from pathpipe.slides.presence import COVER_SUFFIX, refuse_what_is_no_slide
 from pathpipe.slides.readers.wsidicom import is_dicom
 from pathpipe.slides.slide import Slide
 from pathpipe.slides.tiff import TiffFacts, is_tiff, read_tiff_facts
@@ -35,7 +34,6 @@ READERS_ARE_FOR = {
 }
 _PICTURES = (b"\x89PNG", b"\xff\xd8\xff")
 _PLAIN_TIFF = "generic-tiff"
-_COVERED = ".mrxs"  # a picture by its first bytes, but only the cover of a folder of pixels
 
 
 def open_slide(path: Path, reader: str = "auto") -> Slide:
@@ -51,7 +49,7 @@ def open_slide(path: Path, reader: str = "auto") -> Slide:
         SlideError: It can't be opened; says what it is instead, or why each reader refused.
         SettingsError: There is no such reader.
     """
-    _refuse_what_is_no_slide(path)
+    refuse_what_is_no_slide(path)
     folder = path.is_dir()
     if reader == "auto" and folder:
         reader = "omezarr"
@@ -60,7 +58,7 @@ def open_slide(path: Path, reader: str = "auto") -> Slide:
             raise SlideError(f"is a folder, which reader `{reader}` doesn't read", where=path.name)
         slide: Slide = READERS[reader](path)
         return slide
-    if _starts_with(path, _PICTURES) and path.suffix.lower() != _COVERED:
+    if _starts_with(path, _PICTURES) and path.suffix.lower() != COVER_SUFFIX:
         slide = READERS["image"](path)
         return slide
     if is_tiff(path):
@@ -129,39 +127,3 @@ def _plugins() -> list[str]:
 def _starts_with(path: Path, magics: tuple[bytes, ...]) -> bool:
     with open(path, "rb") as file:
         return file.read(4).startswith(magics)
-
-
-def _refuse_what_is_no_slide(path: Path) -> None:
-    where = str(path)
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        raise SlideError("there is no such file", where=where, hint="correct `path` in the cohort table") from None
-    except PermissionError:
-        raise SlideError("may not be read", where=where, hint="check the permissions of file and folder") from None
-    except OSError as error:
-        raise SlideError(f"can't be reached: {error.strerror}", where=where) from None
-    if path.is_dir():
-        _refuse_other_folders(path)
-        return
-    if status.st_size == 0:
-        raise SlideError("is empty (0 bytes)", where=where, hint="copy the file again from its source")
-    if path.suffix.lower() == _COVERED and not path.with_suffix("").is_dir():
-        raise SlideError(
-            f"has no pixels: the folder `{path.stem}` that belongs beside it is missing",
-            where=where,
-            hint="copy the folder of the same name too",
-        )
-    if not os.access(path, os.R_OK):
-        raise SlideError("may not be read", where=where, hint="check the permissions of file and folder")
-
-
-def _refuse_other_folders(path: Path) -> None:
-    if not os.access(path, os.R_OK | os.X_OK):
-        raise SlideError("may not be read", where=str(path), hint="check the permissions of file and folder")
-    if not is_ngff(path):
-        raise SlideError(
-            "is a folder, not a slide",
-            where=str(path),
-            hint="give the slide file inside it; of folders, only OME-Zarr images are slides",
-        )

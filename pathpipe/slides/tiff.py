@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,9 @@ import numpy as np
 import tifffile
 
 from pathpipe.errors import SlideError
+
+# tifffile also logs what it raises; without a handler of somebody's, Python would print that to stderr.
+logging.getLogger("tifffile").addHandler(logging.NullHandler())
 
 # Everything tifffile and tiffslide were seen to raise over files with flipped bytes.
 DAMAGE = (
@@ -40,12 +44,14 @@ class TiffFacts:
         ome: Whether OME-XML describes it.
         ome_mpp: um/px, (x, y), that the OME-XML states, or None.
         alpha: The fourth sample: `none`, `straight` or `premultiplied` alpha.
+        absent: How many of its tiles or strips aren't stored.
     """
 
     level_sizes: tuple[tuple[int, int], ...]
     ome: bool
     ome_mpp: tuple[float, float] | None
     alpha: str
+    absent: int
 
 
 def is_tiff(path: Path) -> bool:
@@ -79,6 +85,7 @@ def tiff_facts(file: tifffile.TiffFile, path: Path) -> TiffFacts:
         ome=bool(file.is_ome),
         ome_mpp=ome_mpp(file.ome_metadata) if file.is_ome else None,
         alpha=_alpha(series),
+        absent=sum(tuple(level[0].databytecounts).count(0) for level in series.levels if level[0] is not None),
     )
 
 

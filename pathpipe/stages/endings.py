@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
 
+from pathpipe.errors import StoreError
 from pathpipe.report.entry import SlideEntry
 from pathpipe.run import Run
 from pathpipe.tiles.table import read_tiles
 from pathpipe.tissue.polygons import read_tissue
+from pathpipe.tissue.suspicion import suspicion
+
+T = TypeVar("T")
 
 
 def ending(run: Run, slide_id: str, stages: Sequence[str]) -> tuple[str, str, str, str]:
@@ -39,8 +45,7 @@ def slide_entry(run: Run, slide_id: str, target: str, stages: Sequence[str]) -> 
     """
     row = run.cohort[slide_id]
     state, stage, reason, hint = ending(run, slide_id, stages)
-    tissue = read_tissue(run.tissue(slide_id)) if run.tissue(slide_id).exists() else None
-    tiles = len(read_tiles(run.tiles(slide_id)).grid.xy0) if run.tiles(slide_id).exists() else None
+    tissue, tiles = _there(read_tissue, run.tissue(slide_id)), _there(read_tiles, run.tiles(slide_id))
     return SlideEntry(
         slide_id=slide_id,
         patient_id=row.patient_id,
@@ -49,9 +54,17 @@ def slide_entry(run: Run, slide_id: str, target: str, stages: Sequence[str]) -> 
         stage=stage,
         reason=reason,
         hint=hint,
-        tiles=tiles,
+        tiles=len(tiles.grid.xy0) if tiles else None,
         tissue_mm2=tissue.area_um2 / 1e6 if tissue else None,
         mpp=f"{tissue.mpp.mean:.4g} ({tissue.mpp.source})" if tissue else "",
         flags=tissue.flags if tissue else (),
-        doubt=float(len(tissue.flags)) if tissue else 0.0,
+        doubt=suspicion(tissue) if tissue else 0.0,
     )
+
+
+def _there(read: Callable[[Path], T], path: Path) -> T | None:
+    """What a file holds; None where there is none or it is damaged, which its stage has said of it."""
+    try:
+        return read(path) if path.exists() else None
+    except StoreError:
+        return None

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pathpipe.clock import Clock
 from pathpipe.encoders.catalogue import encoder_record
 from pathpipe.encoders.encoder import Encoder
-from pathpipe.encoders.load import encoder_identity, load_encoder
+from pathpipe.encoders.load import encoder_identity, load_for
+from pathpipe.encoders.stain import StainedEncoder, stain_target, stained
 from pathpipe.errors import MissingError, StoreError
 from pathpipe.progress import Progress
 from pathpipe.provenance import read_provenance
@@ -40,13 +43,13 @@ def inputs(run: Run, key: str, settings: RunSettings) -> dict[str, str]:
 
 def _encoder_fingerprint(run: Run, key: str, settings: RunSettings) -> str:
     """Of the encoder; where its weights are out of reach, the one recorded in features that are there already."""
+    extract = settings.extract
     try:
-        return encoder_identity(
-            settings.extract.encoder, settings.extract.weights, settings.execution.offline
-        ).fingerprint
+        identity = encoder_identity(extract.encoder, extract.weights, settings.execution.offline)
+        return stained(identity, stain_target(extract)).fingerprint
     except MissingError:
-        made = read_provenance(run.features(settings.extract.encoder, key))
-        if made is None or settings.extract.weights is not None:
+        made = read_provenance(run.features(extract.encoder, key))
+        if made is None or extract.weights is not None:
             raise
         return made.inputs["encoder"]
 
@@ -54,35 +57,42 @@ def _encoder_fingerprint(run: Run, key: str, settings: RunSettings) -> str:
 def make(job: Job) -> Made:
     """Encode every tile of one slide, going on from rows an earlier attempt committed."""
     table = read_tiles(job.run.tiles(job.key))
-    settings, execution = job.settings.extract, job.settings.execution
-    encoder = load_encoder(
-        settings.encoder, settings.weights, execution.device, settings.precision, execution.offline
-    )
+    settings, clock = job.settings.extract, Clock()
+    encoder, target = load_for(job.settings), stain_target(settings)
+    if target is not None:
+        encoder = StainedEncoder(encoder, target)
     layout = RowLayout(encoder.identity.dim, settings.dtype, job.provenance.fingerprint)
     half_made = job.run.rows(settings.encoder, job.key)
     if len(table.grid.xy0):
-        features = _encode(job, table.grid, encoder, RowFile.resume(half_made, layout))
+        features = _encode(job, table.grid, encoder, RowFile.resume(half_made, layout), clock)
     else:
         features = np.empty((0, layout.dim), layout.dtype)
-    write_features(job.target, features, table, encoder.identity.to_dict(), job.provenance)
-    half_made.unlink(missing_ok=True)
-    return _made(len(features), table.grid.empty_reason)
+    with clock.spend("write"):
+        write_features(job.target, features, table, encoder.identity.to_dict(), job.provenance)
+        half_made.unlink(missing_ok=True)
+    made = replace(_made(len(features), table.grid.empty_reason), spent=clock.seconds)
+    if isinstance(encoder, StainedEncoder):
+        return replace(made, counts={**made.counts, "tiles left as stained": encoder.unchanged})
+    return made
 
 
-def _encode(job: Job, grid: TileGrid, encoder: Encoder, rows: RowFile) -> npt.NDArray[Any]:
+def _encode(job: Job, grid: TileGrid, encoder: Encoder, rows: RowFile, clock: Clock) -> npt.NDArray[Any]:
     total = len(grid.xy0)
     row = job.run.cohort[job.key]
     execution = job.settings.execution
+    batch_size = execution.tiles_per_batch or encoder.probe_batch(grid.plan.tile_px)
     try:
         with open_slide(row.path, job.settings.slide.reader) as slide:
             for batch in stream_tiles(
-                slide, grid.plan, grid.xy0, execution.tiles_per_batch, threads=execution.read_threads, start=rows.rows
+                slide, grid.plan, grid.xy0, batch_size, threads=execution.read_threads, start=rows.rows, clock=clock
             ):
-                block = encoder.embed(batch.pixels).astype(job.settings.extract.dtype)
+                block = encoder.embed(batch.pixels, clock).astype(job.settings.extract.dtype)
                 refuse_non_finite(block, grid.xy0[batch.start : batch.start + len(block)])
-                rows.append(block)
+                with clock.spend("write"):
+                    rows.append(block)
                 job.notify(Progress("extract", job.key, rows.rows, total))
-        return rows.read_all()
+        with clock.spend("write"):
+            return rows.read_all()
     finally:
         rows.close()
 
@@ -99,8 +109,8 @@ def preflight(run: Run, settings: RunSettings) -> None:
     encoder_record(extract.encoder, extract.weights)
     if all(run.features(extract.encoder, slide.slide_id).exists() for slide in run.cohort.slides):
         return
-    execution = settings.execution
-    load_encoder(extract.encoder, extract.weights, execution.device, extract.precision, execution.offline)
+    stain_target(extract)
+    load_for(settings)
 
 
 def _made(rows: int, empty_reason: str | None) -> Made:

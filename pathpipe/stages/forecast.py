@@ -124,14 +124,15 @@ def _read(plan: SlidePlan, settings: RunSettings) -> tuple[float, Pixels]:
 
 
 def _encoding_rate(pixels: Pixels, settings: RunSettings) -> tuple[float | None, str]:
-    from pathpipe.encoders.load import load_encoder
+    from pathpipe.encoders.load import load_for
 
-    extract, execution = settings.extract, settings.execution
     try:
-        encoder = load_encoder(extract.encoder, extract.weights, execution.device, extract.precision, offline=True)
+        encoder = load_for(settings, offline=True)
     except PathpipeError as error:
         return None, error.reason
-    batch = np.resize(pixels, (execution.tiles_per_batch, *pixels.shape[1:]))
+    batch = np.resize(
+        pixels, (settings.execution.tiles_per_batch or encoder.probe_batch(pixels.shape[1]), *pixels.shape[1:])
+    )
     encoder.embed(batch[:_FEW])  # the first call allocates and compiles
     few_s = _timed(encoder.embed, batch[:_FEW])
     note = f"measured on {encoder.device}"

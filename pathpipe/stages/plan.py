@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pathpipe.cohort import SlideRow
-from pathpipe.errors import SlideError, StoreError
+from pathpipe.errors import PathpipeError, SlideError
 from pathpipe.settings import RunSettings
 from pathpipe.slides.identity import slide_fingerprint
 from pathpipe.slides.open import READERS, open_slide
@@ -21,7 +21,8 @@ from pathpipe.stages.tile import lay_grid
 from pathpipe.tiles.foreign import refuse_no_folder
 from pathpipe.tiles.grid import TileGrid
 from pathpipe.tiles.plan import TOLERANCE, ReadPlan, plan_read
-from pathpipe.tissue.given import find_tissue, origin0
+from pathpipe.tissue.given import find_tissue, origin0, refuse_useless_folder
+from pathpipe.tissue.method import tissue_method
 from pathpipe.tissue.rois import read_rois
 
 SAMPLE = 16  # tiles in a row that a probe reads of one slide
@@ -32,7 +33,6 @@ MAX_SPREAD = 0.02  # slides whose um/px differ by less count as one resolution
 CONFLICTS: dict[str, str] = {
     "unreadable": "the slide can't be opened or read",
     "resolution": "it states no um/px, or one that can't be true",
-    "outlines": "the outlines or regions given for it can't be used",
     "too coarse": "it would have to be enlarged by more than `--max-upsample`",
     "enlarged": "it would be enlarged by more than 1% in a cohort of several resolutions",
     "mpp error": "its tiles would miss the um/px asked for by more than 2%",

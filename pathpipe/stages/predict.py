@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pathpipe.errors import StoreError
+from pathpipe.encoders.stain import target_of
+from pathpipe.errors import SettingsError, StoreError
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings, merge
 from pathpipe.stages.train import MODEL
+from pathpipe.tissue.method import missing_files
 from pathpipe.training.checkpoint import Checkpoint, load_checkpoint
 from pathpipe.training.loading import load_bags
 from pathpipe.training.trainer import predict_logits
@@ -30,10 +32,44 @@ class Ensemble:
         """Class names, in the order of the probabilities."""
         return tuple(self.checkpoints[0].task["classes"])
 
-    def settings(self, execution: dict[str, Any], weights: str | None) -> RunSettings:
-        """Settings that preprocess new slides exactly as in training."""
-        extract = {**self.checkpoints[0].preprocessing["extract"], "weights": weights}
-        values = {**self.checkpoints[0].preprocessing, "extract": extract, "execution": execution}
+    def settings(
+        self,
+        execution: dict[str, Any],
+        weights: str | None,
+        network: str | None = None,
+        coords_dir: str | None = None,
+    ) -> RunSettings:
+        """Settings that preprocess new slides exactly as in training.
+
+        Args:
+            weights: The encoder's weights, where they aren't found by its name.
+            network: File of the network that found the tissue, where one did: models know it by content alone.
+            coords_dir: Coordinate files of the new slides, where another tool laid the tiles.
+
+        Raises:
+            SettingsError: A network found the tissue, or another tool laid the tiles, and it isn't given.
+        """
+        made = self.checkpoints[0].preprocessing
+        extract, tissue, tile = {**made["extract"], "weights": weights}, dict(made["tissue"]), dict(made["tile"])
+        extract["stain_target"] = target_of(str(self.checkpoints[0].encoder["transform"]))
+        if coords_dir is not None:
+            tile["coords_dir"] = coords_dir
+        elif tile.get("coords_dir"):
+            raise SettingsError(
+                "the tiles of the model's slides were laid by another tool",
+                where="--coords-dir",
+                hint="give the folder of its coordinate files for the new slides",
+            )
+        method, options = tissue["method"], dict(tissue["method_settings"])
+        if network is not None:
+            tissue["method_settings"] = {**options, "file": network}
+        elif missing_files(method, options):
+            raise SettingsError(
+                f"the tissue of the model's slides was found by a network (method `{method}`)",
+                where="--tissue-network",
+                hint="give its file",
+            )
+        values = {**made, "extract": extract, "tissue": tissue, "tile": tile, "execution": execution}
         return merge(RunSettings, [("the model's checkpoint", values)])[0]
 
 

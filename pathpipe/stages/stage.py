@@ -12,6 +12,7 @@ from pathpipe.progress import Notify, silent
 from pathpipe.provenance import Provenance
 from pathpipe.run import Run
 from pathpipe.settings import PLACES, RunSettings
+from pathpipe.tissue.method import without_files
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,13 @@ class Made:
         state: `done`, or `empty` when there is rightly nothing in it.
         reason: Why it is empty, or a warning worth showing.
         counts: Numbers for people, e.g. tiles.
+        spent: Activity -> seconds, where the time went.
     """
 
     state: Literal["done", "empty"] = "done"
     reason: str | None = None
     counts: Mapping[str, float] = field(default_factory=dict)
+    spent: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,9 @@ def sections(*names: str) -> Callable[[RunSettings], dict[str, Any]]:
 
     def what(settings: RunSettings) -> dict[str, Any]:
         values = settings.model_dump(mode="json", include=set(names), exclude=PLACES)
+        if "tissue" in names:
+            options = values["tissue"]["method_settings"]
+            values["tissue"]["method_settings"] = without_files(settings.tissue.method, options)
         return {name: values[name] for name in names}
 
     return what

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pathpipe.errors import SlideError
-from pathpipe.provenance import read_provenance
+from pathpipe.errors import MissingError
+from pathpipe.provenance import Provenance, read_provenance
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
 from pathpipe.slides.identity import slide_fingerprint
@@ -14,6 +14,7 @@ from pathpipe.slides.resolution import resolve_mpp
 from pathpipe.stages.stage import Job, Made, Stage, sections
 from pathpipe.tissue.given import find_tissue, given_digest, origin0, refuse_foreign, refuse_useless_folder
 from pathpipe.tissue.mask import TissueMask
+from pathpipe.tissue.method import tissue_method
 from pathpipe.tissue.polygons import read_tissue, write_tissue
 
 
@@ -21,15 +22,23 @@ def inputs(run: Run, key: str, settings: RunSettings) -> dict[str, str]:
     """The slide's own fingerprint; the recorded one when the slide has been archived away since."""
     slide = run.cohort[key]
     made = read_provenance(run.tissue(key))
-    if not slide.path.exists():
-        if made is None:
-            raise SlideError("there is no such file", where=str(slide.path), hint="correct `path` in the cohort table")
-        digest = made.inputs["slide"]
-    else:
-        digest = slide_fingerprint(slide.path)
+    archived = made is not None and not slide.path.exists()
+    digest = made.inputs["slide"] if made is not None and archived else slide_fingerprint(slide.path)
     known = {"slide": digest, "mpp": "" if slide.mpp is None else repr(slide.mpp)}
+    method = _method_fingerprint(settings, made)
+    known = {**known, "method": method} if method else known
     given = given_digest(settings.tissue.mask_dir, key, made.inputs.get("mask") if made else None)
     return known if given is None else {**known, "mask": given}
+
+
+def _method_fingerprint(settings: RunSettings, made: Provenance | None) -> str:
+    """Of the way of finding tissue; where its file is out of reach, the one recorded in tissue that is there."""
+    try:
+        return tissue_method(settings.tissue.method, settings.tissue.method_settings).fingerprint()
+    except MissingError:
+        if made is None or "method" not in made.inputs:
+            raise
+        return made.inputs["method"]
 
 
 def make(job: Job) -> Made:
@@ -57,15 +66,18 @@ def _made(mask: TissueMask) -> Made:
 
 
 def preflight(run: Run, settings: RunSettings) -> None:
-    """A folder of outlines is there and holds some for this cohort."""
+    """The way of finding tissue can do it; a folder of outlines is there and holds some for this cohort."""
+    method = tissue_method(settings.tissue.method, settings.tissue.method_settings)
     slides = [slide.slide_id for slide in run.cohort.slides]
     made = all(run.tissue(slide_id).exists() for slide_id in slides)
+    if not made:
+        method.preflight(settings.tissue.mpp)
     refuse_useless_folder(settings.tissue.mask_dir, "--mask-dir", slides, made)
 
 
 STAGE = Stage(
     name="tissue",
-    version=2,
+    version=3,
     packages=("numpy", "opencv-python-headless", "openslide-python", "openslide-bin", "tiffslide"),
     what=sections("slide", "tissue"),
     inputs=inputs,

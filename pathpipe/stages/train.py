@@ -21,6 +21,7 @@ from pathpipe.stages.chain import train_name
 from pathpipe.stages.split import read_splits, split_name
 from pathpipe.stages.stage import Job, Made, Stage, sections
 from pathpipe.tasks.classification import ClassificationTask
+from pathpipe.tissue.method import pinned
 from pathpipe.training.checkpoint import Checkpoint, load_checkpoint
 from pathpipe.training.fold import FoldData
 from pathpipe.training.loading import LoadedBags, load_bags
@@ -71,13 +72,23 @@ def make(job: Job) -> Made:
     device = pick_device(settings.execution.device)
     trained = train_fold(data, task, settings.train, seed, device, job.notify)
     job.target.mkdir()
-    # The path of a weights file says nothing on another machine; the encoder's hash says it all.
-    preprocessing = {name: what(settings)[name] for name in ("slide", "tissue", "tile", "extract")}
-    Checkpoint.of(trained, task, loaded.encoder, preprocessing).save(job.target / MODEL)
+    Checkpoint.of(trained, task, loaded.encoder, _preprocessing(job)).save(job.target / MODEL)
     _predictions(trained, task, labels).write(job.target / PREDICTIONS)
     trained.history.to_csv(job.target / HISTORY, index=False)
     publish_json(job.target / FOLDER_FILE, job.provenance.to_dict())
     return _made(trained.best_epoch, len(data.roles["train"]), len(data.roles["test"]))
+
+
+def _preprocessing(job: Job) -> dict[str, Any]:
+    """What new slides must go through. Paths say nothing on another machine: files are known by their hashes."""
+    kept = {name: what(job.settings)[name] for name in ("slide", "tissue", "tile", "extract")}
+    first = read_provenance(next(iter(feature_files(job.run, job.settings).values())))
+    digest = first.inputs.get("method") if first else None
+    tissue = kept["tissue"]
+    options = pinned(tissue["method"], tissue["method_settings"], digest)
+    # said only: where the files of other slides lie is for `predict` to ask
+    foreign = {"coords_dir": "given"} if first and "coords" in first.inputs else {}
+    return {**kept, "tissue": {**tissue, "method_settings": options}, "tile": {**kept["tile"], **foreign}}
 
 
 def _bags(job: Job) -> LoadedBags:

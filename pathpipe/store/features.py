@@ -1,10 +1,10 @@
-"""The native feature file: contiguous HDF5 that CLAM and TRIDENT open (docs/formats.md, features)."""
+"""The native feature file: contiguous HDF5 that CLAM and TRIDENT open, or the same as Zarr (docs/formats.md)."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,17 @@ import numpy.typing as npt
 
 from pathpipe.errors import StoreError
 from pathpipe.provenance import Provenance
-from pathpipe.tiles.attributes import coords_attributes
+from pathpipe.store.zarr import is_zarr, open_zarr, write_zarr_group
+from pathpipe.tiles.attributes import SlideFacts, coords_attributes
 from pathpipe.tiles.grid import Regions
 from pathpipe.tiles.plan import ReadPlan
 from pathpipe.tiles.table import TileTable, read_regions, write_regions
 
 FORMAT, VERSION = "pathpipe-features", 1
 DTYPES = ("float16", "float32")
+UNKNOWN_SIZE = (0, 0)
+# what h5py, zarr and the parsing of attributes raise over content that isn't what it should be
+_DAMAGE = (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError)
 
 # name -> meaning of every root attribute; docs/formats.md shows the same table and a test compares
 ROOT_ATTRIBUTES: dict[str, str] = {
@@ -55,6 +59,7 @@ class Features:
         empty_reason: Why there are no rows.
         provenance: What made the file.
         regions: What the tiles are parts of, where regions were asked for.
+        slide: Id and sizes of the slide, where the file says them.
     """
 
     features: npt.NDArray[np.floating[Any]]
@@ -65,6 +70,7 @@ class Features:
     empty_reason: str | None
     provenance: Provenance
     regions: Regions | None = None
+    slide: SlideFacts | None = None
 
 
 def write_features(
@@ -82,39 +88,104 @@ def write_features(
     Raises:
         StoreError: Rows and tiles don't match, or the rows have another shape or type.
     """
-    grid, plan = table.grid, table.grid.plan
-    if features.ndim != 2 or features.dtype.name not in DTYPES:
-        raise StoreError(f"rows must be (N, D) float16 or float32, not {features.shape} {features.dtype}", str(path))
+    grid = table.grid
     if len(features) != len(grid.xy0):
         raise StoreError(f"{len(features)} rows of features for {len(grid.xy0)} tiles", where=str(path))
+    whole = Features(
+        features=features,
+        xy0=grid.xy0.astype(np.int64),
+        encoder=encoder,
+        plan=grid.plan,
+        slide_fingerprint=provenance.inputs["slide"],
+        empty_reason=grid.empty_reason,
+        provenance=provenance,
+        regions=grid.regions,
+        slide=table.slide,
+    )
+    write_hdf5(path, whole)
+
+
+def write_hdf5(path: Path, whole: Features) -> None:
+    """Write features as HDF5; equal input gives equal bytes.
+
+    Raises:
+        StoreError: As `write_features`.
+    """
+    refuse_misshapen(whole, path)
     with h5py.File(path, "w", libver=("v110", "v110")) as file:
-        file.create_dataset("features", data=features)
-        coords = file.create_dataset("coords", data=grid.xy0.astype(np.int64))
-        for name, value in coords_attributes(plan, table.slide).items():
+        file.create_dataset("features", data=whole.features)
+        coords = file.create_dataset("coords", data=whole.xy0)
+        for name, value in tile_attributes(whole).items():
             coords.attrs[name] = value
-        write_regions(file, grid.regions)
+        write_regions(file, whole.regions)
         # TRIDENT's readers look for these three on `features`
-        for name, text in (("name", table.slide.slide_id), ("savetodir", "."), ("encoder", str(encoder["name"]))):
+        slide_id = whole.slide.slide_id if whole.slide else ""
+        for name, text in (("name", slide_id), ("savetodir", "."), ("encoder", str(whole.encoder["name"]))):
             file["features"].attrs[name] = text
-        root = {
-            "format": FORMAT,
-            "version": VERSION,
-            "encoder": json.dumps(dict(encoder), sort_keys=True),
-            "encoder_name": str(encoder["name"]),
-            "dtype": features.dtype.name,
-            "mpp_x": plan.mpp0[0],
-            "mpp_y": plan.mpp0[1],
-            "requested_mpp": plan.mpp_wanted,
-            "effective_mpp": np.asarray(plan.mpp_effective),
-            "tile_size_px": plan.tile_px,
-            "tile_size_um": plan.tile_px * plan.mpp_wanted,
-            "slide_fingerprint": provenance.inputs["slide"],
-            "plan": json.dumps(plan.to_dict()),
-            "empty_reason": grid.empty_reason or "",
-            "provenance": provenance.to_json(),
-        }
-        for name, value in root.items():
+        for name, value in root_attributes(whole).items():
             file.attrs[name] = value
+
+
+def write_zarr(path: Path, whole: Features) -> None:
+    """Write the same content as Zarr v3; equal input gives equal bytes.
+
+    Raises:
+        StoreError: As `write_features`.
+    """
+    refuse_misshapen(whole, path)
+    arrays: dict[str, tuple[npt.NDArray[Any], Mapping[str, Any]]] = {
+        "features": (whole.features, {}),
+        "coords": (whole.xy0, tile_attributes(whole)),
+    }
+    if whole.regions is not None:
+        arrays["region"] = (whole.regions.index.astype(np.int32), {})
+        arrays["regions"] = (whole.regions.xy0.astype(np.int64), {"tiles_per_side": whole.regions.side})
+    write_zarr_group(path, arrays, root_attributes(whole))
+
+
+def refuse_misshapen(whole: Features, path: Path) -> None:
+    """Stop before something is written that could not be read back.
+
+    Raises:
+        StoreError: Rows of another shape or type, or rows and tiles that don't match.
+    """
+    features = whole.features
+    if features.ndim != 2 or features.dtype.name not in DTYPES:
+        raise StoreError(f"rows must be (N, D) float16 or float32, not {features.shape} {features.dtype}", str(path))
+    if whole.xy0.shape != (len(features), 2):
+        raise StoreError(f"{len(features)} rows of features for {len(whole.xy0)} tiles", where=str(path))
+
+
+def tile_attributes(whole: Features) -> dict[str, Any]:
+    """Attributes of `coords`; those that need the slide are left out where nobody knows its size."""
+    slide = whole.slide or SlideFacts("", UNKNOWN_SIZE, UNKNOWN_SIZE)
+    attributes = coords_attributes(whole.plan, slide)
+    if slide.size0 == UNKNOWN_SIZE:
+        for name in ("level_dim", "downsampled_level_dim", "level0_width", "level0_height"):
+            del attributes[name]
+    return attributes
+
+
+def root_attributes(whole: Features) -> dict[str, Any]:
+    """Values of `ROOT_ATTRIBUTES`."""
+    plan = whole.plan
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "encoder": json.dumps(dict(whole.encoder), sort_keys=True),
+        "encoder_name": str(whole.encoder["name"]),
+        "dtype": whole.features.dtype.name,
+        "mpp_x": plan.mpp0[0],
+        "mpp_y": plan.mpp0[1],
+        "requested_mpp": plan.mpp_wanted,
+        "effective_mpp": np.asarray(plan.mpp_effective),
+        "tile_size_px": plan.tile_px,
+        "tile_size_um": plan.tile_px * plan.mpp_wanted,
+        "slide_fingerprint": whole.slide_fingerprint,
+        "plan": json.dumps(plan.to_dict()),
+        "empty_reason": whole.empty_reason or "",
+        "provenance": whole.provenance.to_json(),
+    }
 
 
 def read_features(path: Path) -> Features:
@@ -133,13 +204,39 @@ def read_header(path: Path) -> tuple[Features, int]:
         StoreError: As `read_features`.
     """
     header = _read(path, rows=False)
-    with h5py.File(path, "r", locking=False) as file:
-        return header, len(file["coords"])
+    with _open(path) as file:
+        return header, int(file["coords"].shape[0])
+
+
+def read_rows(path: Path, rows: slice | npt.NDArray[np.intp]) -> Features:
+    """Some of the rows, with their places.
+
+    Args:
+        rows: A slice, or indices in any order.
+
+    Raises:
+        StoreError: As `read_features`.
+    """
+    header, total = read_header(path)
+    order = np.arange(total)[rows]
+    back = np.argsort(np.argsort(order))  # HDF5 takes indices in rising order only
+    with _open(path) as file:
+        wanted = np.sort(order)
+        features, xy0 = (_take(file[name], wanted)[back] for name in ("features", "coords"))
+    return replace(header, features=features, xy0=xy0)
+
+
+def _take(dataset: Any, rising: npt.NDArray[np.intp]) -> npt.NDArray[Any]:
+    return np.asarray(dataset[rising] if isinstance(dataset, h5py.Dataset) else dataset.oindex[rising])
+
+
+def _open(path: Path) -> Any:
+    return open_zarr(path) if is_zarr(path) else h5py.File(path, "r", locking=False)
 
 
 def _read(path: Path, rows: bool) -> Features:
     try:
-        with h5py.File(path, "r", locking=False) as file:
+        with _open(path) as file:
             if (file.attrs["format"], file.attrs["version"]) != (FORMAT, VERSION):
                 raise StoreError(
                     f"is {file.attrs['format']} version {file.attrs['version']}, not {FORMAT} {VERSION}",
@@ -148,25 +245,42 @@ def _read(path: Path, rows: bool) -> Features:
             shape, coords_shape = file["features"].shape, file["coords"].shape
             if len(shape) != 2 or coords_shape != (shape[0], 2) or file["features"].dtype.name not in DTYPES:
                 raise StoreError(f"holds features {shape} for coords {coords_shape}", where=str(path))
-            take = slice(None) if rows else slice(0, 0)
             return Features(
-                features=file["features"][take],
-                xy0=file["coords"][take],
+                features=_whole(file["features"]) if rows else file["features"][:0],
+                xy0=file["coords"][:] if rows else file["coords"][:0],
                 encoder=json.loads(file.attrs["encoder"]),
                 plan=ReadPlan.from_dict(json.loads(file.attrs["plan"])),
                 slide_fingerprint=str(file.attrs["slide_fingerprint"]),
                 empty_reason=str(file.attrs["empty_reason"]) or None,
                 provenance=Provenance.from_dict(json.loads(file.attrs["provenance"])),
                 regions=read_regions(file),
+                slide=_slide(file["coords"].attrs),
             )
     except FileNotFoundError:
         raise StoreError("there is no such feature file", where=str(path), hint="run `pathpipe extract`") from None
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except _DAMAGE as error:
         raise StoreError(
             f"isn't a feature file of pathpipe, or is damaged ({error})",
             where=str(path),
             hint="delete it and run `pathpipe extract` again",
         ) from None
+
+
+def _whole(dataset: Any) -> npt.NDArray[Any]:
+    """All of it. `read_direct` skips the zeroing and the copy that indexing costs."""
+    if not isinstance(dataset, h5py.Dataset) or dataset.size == 0:
+        return np.asarray(dataset[:])
+    out = np.empty(dataset.shape, dataset.dtype)
+    dataset.read_direct(out)
+    return out
+
+
+def _slide(attributes: Mapping[str, Any]) -> SlideFacts | None:
+    if "name" not in attributes:
+        return None
+    width, height = (int(attributes.get(f"level0_{side}", 0)) for side in ("width", "height"))
+    level = attributes.get("downsampled_level_dim", UNKNOWN_SIZE)
+    return SlideFacts(str(attributes["name"]), (width, height), (int(level[0]), int(level[1])))
 
 
 def refuse_non_finite(features: npt.NDArray[np.floating[Any]], xy0: npt.NDArray[np.int64]) -> None:

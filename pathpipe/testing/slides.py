@@ -62,32 +62,38 @@ def sparse_tiff(
     path: Path,
     side_px: int,
     tile: Pixels,
-    box: tuple[float, float, float, float],
+    box: tuple[int, int, int, int],
     factors: Sequence[int] = (1, 4, 16, 64),
     mpp: float = 0.25,
 ) -> Path:
-    """A square JPEG pyramid that stores next to nothing: the tiles of a box and the first; all others are absent.
+    """A square JPEG pyramid that stores next to nothing: the first tile, and those a box lies in.
 
     Args:
-        tile: (side, side, 3) uint8, what every stored tile shows.
-        box: (left, top, right, lower) as fractions of the side.
+        tile: (side, side, 3) uint8, the pattern of the box; around it is white.
+        box: (left, top, right, lower), level-0 px.
     """
+    own = tile.shape[0]
 
-    def tiles(count: int) -> Iterator[Pixels | None]:
-        left, top, right, lower = (int(fraction * count) for fraction in box)
-        for row in range(count):
-            for column in range(count):
-                inside = top <= row <= lower and left <= column <= right
-                yield tile if inside or row == column == 0 else None
+    def tiles(factor: int) -> Iterator[Pixels | None]:
+        count = -(-(side_px // factor) // own)
+        for place in range(count * count):
+            left, top = place % count * own, place // count * own
+            x1, y1 = (max(0, low // factor - at) for low, at in zip(box[:2], (left, top), strict=True))
+            x2, y2 = (min(own, high // factor - at) for high, at in zip(box[2:], (left, top), strict=True))
+            if x1 < x2 and y1 < y2:
+                white = np.full_like(tile, 255)
+                white[y1:y2, x1:x2] = tile[y1:y2, x1:x2]
+                yield white
+            else:
+                yield None if place else np.full_like(tile, 255)
 
     with tifffile.TiffWriter(path, bigtiff=True) as writer:
         for factor in factors:
-            side = side_px // factor
             writer.write(
-                tiles(-(-side // tile.shape[0])),
-                shape=(side, side, 3),
+                tiles(factor),
+                shape=(side_px // factor, side_px // factor, 3),
                 dtype=np.uint8,
-                tile=tile.shape[:2],
+                tile=(own, own),
                 photometric="rgb",
                 compression="jpeg",
                 metadata=None,

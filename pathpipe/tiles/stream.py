@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from pathpipe.clock import Clock
 from pathpipe.slides.slide import Pixels, Slide, read_into, read_shrunk
 from pathpipe.tiles.plan import ReadPlan
 
@@ -37,6 +38,7 @@ def stream_tiles(
     *,
     threads: int = 2,
     start: int = 0,
+    clock: Clock | None = None,
 ) -> Iterator[TileBatch]:
     """Read tiles in raster order.
 
@@ -44,46 +46,66 @@ def stream_tiles(
         xy0: (N, 2) corners, level-0 px.
         threads: Readers; at most `threads + 1` batches are held at a time.
         start: First row wanted.
+        clock: Told how long threads spent on `read` (where the reader can tell it from decoding) and `decode`, and how
+            long whoever takes the batches had to `wait` for them.
 
     Raises:
         SlideError: A tile can't be decoded; names its coordinates.
     """
+    clock = clock or Clock()
     starts = deque(range(start, len(xy0), batch_size))
     pool = ThreadPoolExecutor(threads, thread_name_prefix="pathpipe-read")
     waiting: deque[tuple[int, list[Future[None]], Pixels]] = deque()
+    read_before = getattr(slide, "read_seconds", 0.0)
     try:
         while starts or waiting:
             while starts and len(waiting) < 2:
                 first = starts.popleft()
-                waiting.append((first, *_submit(pool, slide, plan, xy0[first : first + batch_size], threads)))
+                waiting.append(
+                    (first, *_submit(pool, _Reading(slide, plan, clock), xy0[first : first + batch_size], threads))
+                )
             first, parts, pixels = waiting.popleft()
-            for part in parts:
-                part.result()
+            with clock.spend("wait"):
+                for part in parts:
+                    part.result()
             yield TileBatch(first, pixels)
     finally:
+        read_s = getattr(slide, "read_seconds", 0.0) - read_before
+        clock.add("read", read_s)
+        clock.add("decode", -read_s)
         for _, parts, _ in waiting:
             for part in parts:
                 part.cancel()
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@dataclass(frozen=True)
+class _Reading:
+    slide: Slide
+    plan: ReadPlan
+    clock: Clock
+
+    def run(self, xy0: npt.NDArray[np.int64], into: Pixels) -> None:
+        """Read a contiguous run of tiles."""
+        slide, plan = self.slide, self.plan
+        as_it_is = plan.read_px == (plan.tile_px, plan.tile_px)
+        with self.clock.spend("decode"):
+            for row, (x0, y0) in enumerate(xy0.tolist()):
+                if as_it_is:
+                    read_into(slide, into[row], (x0, y0), plan.level, plan.shrink)
+                else:
+                    region = read_shrunk(slide, (x0, y0), plan.level, plan.read_px, plan.shrink)
+                    into[row] = resize_tile(region, plan.tile_px)
+
+
 def _submit(
-    pool: ThreadPoolExecutor, slide: Slide, plan: ReadPlan, xy0: npt.NDArray[np.int64], threads: int
+    pool: ThreadPoolExecutor, reading: _Reading, xy0: npt.NDArray[np.int64], threads: int
 ) -> tuple[list[Future[None]], Pixels]:
     """Split a batch into contiguous runs, one a thread: neighbours share native tiles in the reader's cache."""
-    pixels = np.empty((len(xy0), plan.tile_px, plan.tile_px, 3), np.uint8)
+    pixels = np.empty((len(xy0), reading.plan.tile_px, reading.plan.tile_px, 3), np.uint8)
     bounds = np.linspace(0, len(xy0), threads + 1).astype(int)
     runs = [(a, b) for a, b in pairwise(bounds.tolist()) if b > a]
-    return [pool.submit(_read_run, slide, plan, xy0[a:b], pixels[a:b]) for a, b in runs], pixels
-
-
-def _read_run(slide: Slide, plan: ReadPlan, xy0: npt.NDArray[np.int64], into: Pixels) -> None:
-    as_it_is = plan.read_px == (plan.tile_px, plan.tile_px)
-    for row, (x0, y0) in enumerate(xy0.tolist()):
-        if as_it_is:
-            read_into(slide, into[row], (x0, y0), plan.level, plan.shrink)
-        else:
-            into[row] = resize_tile(read_shrunk(slide, (x0, y0), plan.level, plan.read_px, plan.shrink), plan.tile_px)
+    return [pool.submit(reading.run, xy0[a:b], pixels[a:b]) for a, b in runs], pixels
 
 
 def resize_tile(region: Pixels, tile_px: int) -> Pixels:

@@ -94,6 +94,6 @@ def read_regions(file: h5py.File) -> Regions | None:
     if len(regions.index) != len(file["coords"]) or len(regions.index) != len(regions.xy0) * regions.side**2:
         raise StoreError(
             f"has {len(regions.xy0)} regions of {regions.side} x {regions.side} tiles for {len(regions.index)} tiles",
-            where=file.filename,
+            where=getattr(file, "filename", None),  # None: a Zarr group, whose reader knows
         )
     return regions

@@ -8,10 +8,8 @@ COLOURS: dict[str, Colour] = {
     "pen": (230, 60, 200),
     "blur": (70, 140, 255),
     "shadow": (110, 80, 160),
-    "edge": (0, 190, 120),
-    "coverslip": (0, 170, 200),
+    "edge": (0, 170, 200),
     "fold": (170, 110, 40),
-    "bubble": (60, 180, 120),
 }
 _OTHER: Colour = (235, 120, 0)
 

@@ -115,5 +115,30 @@ def without_files(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         SettingsError: Unknown method.
     """
+    files = _files(name)
+    return {key: value for key, value in options.items() if key not in files}
+
+
+def missing_files(name: str, options: Mapping[str, Any]) -> list[str]:
+    """The options that name a file, are required, and aren't given.
+
+    Raises:
+        SettingsError: Unknown method.
+    """
+    return [key for key, required in _files(name).items() if required and key not in options]
+
+
+def pinned(name: str, options: Mapping[str, Any], digest: str | None) -> dict[str, Any]:
+    """Options that refuse any other file than the one with that digest, where the method has such an option.
+
+    Raises:
+        SettingsError: Unknown method.
+    """
+    can = digest is not None and "sha256" in METHODS[name].Options.model_fields
+    return {**options, "sha256": digest} if can else dict(options)
+
+
+def _files(name: str) -> dict[str, bool]:
+    """Options that name a file, and whether they are required."""
     fields = METHODS[name].Options.model_fields
-    return {key: value for key, value in options.items() if key not in fields or fields[key].annotation is not Path}
+    return {key: field.is_required() for key, field in fields.items() if field.annotation is Path}

@@ -50,7 +50,7 @@ def segment_thumbnail(
     if slide is not None and settings.blur != "off":
         seen, remarks = _with_blur(seen, found.mask & ~ink, slide, Thumbnail(pixels, scale0), mpp, settings)
         flags += remarks
-    verdict = judge(found.mask, seen.masks, settings, settings.min_area_um2 / pixel_um2, seen.inks)
+    verdict = judge(found.mask, seen.masks, settings, pixel_um, seen.inks)
     removed = {kind: count * pixel_um2 for kind, count in verdict.taken_px.items()}
     mask = found.mask & ~verdict.excluded
     if not found.finished:

@@ -22,9 +22,9 @@ def suspicion_terms(mask: TissueMask) -> dict[str, float]:
     """What a slide's suspicion is made of. Only asks what the file of a mask keeps.
 
     Returns:
-        `flags`: their number. `empty`: 3 without tissue. And, between 0 and 1 each, `artefacts`: their share of the tissue
-        found, left out or not; `scarce` and `full`: below 1% or above 90% of the slide is tissue; `border`: share of the
-        slide's border that tissue touches; `pieces`: their number over 50; `pale`: mean density below 0.15.
+        `flags`: their number. `empty`: 3 without tissue. And, between 0 and 1 each, `artefacts`: their share of the
+        tissue found, left out or not; `scarce` and `full`: below 1% or above 90% of the slide is tissue; `border`:
+        share of the border that tissue touches; `pieces`: their number over 50; `pale`: mean density under 0.15.
     """
     terms = {"flags": float(len(mask.flags)), "artefacts": _artefact_share(mask)}
     share = float(mask.mask.mean()) if mask.mask.size else 0.0

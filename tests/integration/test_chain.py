@@ -20,8 +20,14 @@ NAME = "abmil-label-efficientnet-lite0"
 
 
 def test_every_stage_leaves_what_the_documentation_says(reported: Path) -> None:
-    names = "cohort.csv settings.yaml layout.json tissue tiles features splits train evaluate heatmaps report.html"
-    assert {path.name for path in reported.iterdir()} == {*names.split(), "receipts", "leases"}
+    names = "cohort.csv settings.yaml layout.json tissue tiles contact_sheet.jpg features splits train evaluate"
+    assert {path.name for path in reported.iterdir()} == {
+        *names.split(),
+        "heatmaps",
+        "report.html",
+        "receipts",
+        "leases",
+    }
     assert {path.suffix for path in (reported / "tiles").iterdir()} == {".h5", ".jpg"}
     assert sorted(path.name for path in (reported / "train" / NAME).iterdir()) == [f"fold-{k}-seed-0" for k in range(3)]
     fold = reported / "train" / NAME / "fold-0-seed-0"

@@ -16,7 +16,7 @@ from pathpipe.provenance import Provenance
 from pathpipe.slides.slide import Mpp
 from pathpipe.tissue.holes import close_gaps, drop_small, fill_holes
 from pathpipe.tissue.mask import TissueMask
-from pathpipe.tissue.polygons import fill, read_tissue, trace, write_tissue
+from pathpipe.tissue.polygons import fill, outlines_fingerprint, read_tissue, trace, write_tissue
 
 Mask = npt.NDArray[np.bool_]
 MASKS = st.tuples(st.integers(1, 14), st.integers(1, 14)).flatmap(lambda shape: arrays(np.bool_, shape))
@@ -52,14 +52,27 @@ def test_polygons_keep_the_hard_ones() -> None:
         assert np.array_equal(found, mask), name
 
 
-@settings(deadline=None, max_examples=40)
-@given(MASKS, SCALES)
-def test_files_keep_any_mask(mask: Mask, scale0: tuple[float, float]) -> None:
+KINDS = st.lists(st.sampled_from(["pen", "blur", "shadow", "My own kind", "é"]), unique=True, max_size=3)
+ORIGINS = st.tuples(st.integers(-5, 200_000), st.integers(-5, 200_000)) | st.just((0, 0))
+
+
+@settings(deadline=None, max_examples=60)
+@given(MASKS, SCALES, KINDS, ORIGINS, st.integers(0, 2**32 - 1))
+def test_files_keep_any_mask_and_its_artefacts(
+    mask: Mask, scale0: tuple[float, float], kinds: list[str], origin0: tuple[int, int], seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    artefacts = {kind: rng.random(mask.shape) < rng.choice([0, 0.3, 1]) for kind in kinds}
+    made = TissueMask(mask, scale0, Mpp(0.25, 0.25, "t"), 20.0, artefacts=artefacts)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "a.geojson"
-        write_tissue(path, TissueMask(mask, scale0, Mpp(0.25, 0.25, "t"), 20.0), Provenance("tissue", 1, {}, {}))
+        write_tissue(path, made, Provenance("tissue", 1, {}, {}), origin0)
         again = read_tissue(path)
+        assert outlines_fingerprint(path) is None
     assert np.array_equal(again.mask, mask) and again.scale0 == scale0
+    assert list(again.artefacts) == kinds
+    for kind in kinds:
+        assert np.array_equal(again.artefacts[kind], artefacts[kind]), kind
 
 
 @settings(deadline=None, max_examples=60)

@@ -8,11 +8,13 @@ import torch
 from skimage.data import chelsea, immunohistochemistry
 from torch.nn import functional as F
 
+from pathpipe.encoders.build import build_network
 from pathpipe.encoders.catalogue import encoder_record
-from pathpipe.encoders.layouts import LITE0_STAGES, from_efficientnet_pytorch
-from pathpipe.encoders.load import build_network, load_encoder
+from pathpipe.encoders.fetch import find_weights
+from pathpipe.encoders.layouts.convolutional import LITE0_STAGES, from_efficientnet_pytorch
+from pathpipe.encoders.load import load_encoder
 from pathpipe.encoders.transform import Transform
-from pathpipe.encoders.weights import find_weights, load_strictly, read_state
+from pathpipe.encoders.weights import load_strictly, read_state
 from pathpipe.errors import StoreError
 
 NAME = "efficientnet-lite0"
@@ -66,7 +68,7 @@ def _tiles() -> np.ndarray:
 def test_features_equal_the_original_layout() -> None:
     state = read_state(find_weights(encoder_record(NAME), None))
     expected, _ = _original_forward((torch.from_numpy(_tiles()).permute(0, 3, 1, 2).float() - 127) / 128, state)
-    found = load_encoder(NAME, None, "cpu", "fp32").embed(_tiles())
+    found = load_encoder(NAME, None, "cpu").embed(_tiles())
     assert found.shape == (3, 1280)
     assert np.abs(found - expected.numpy()).max() < 1e-4
     assert expected.std() > 0.1, "features of three different pictures must differ"

@@ -1,6 +1,7 @@
 """DINO, iBOT and DINOv2 checkpoints in the names of timm's ViT.
 
-References: Caron et al. 2021 (DINO), Zhou et al. 2022 (iBOT), Oquab et al. 2024 (DINOv2), Darcet et al. 2024 (registers).
+References: Caron et al. 2021 (DINO); Zhou et al. 2022 (iBOT); Oquab et al. 2024 (DINOv2); Darcet et al. 2024
+(registers).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def from_dino(state: State) -> State:
 
 
 def fold_registers(state: State, registers: str) -> State:
-    """Positions of a ViT with registers as timm keeps them: (1, N, D) of the patches, the first one in the class token."""
+    """Positions of a ViT with registers as timm keeps them: those of the patches, the first one in the class token."""
     if registers not in state:
         return state
     folded = dict(state)

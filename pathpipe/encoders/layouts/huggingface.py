@@ -66,7 +66,9 @@ def from_hf_dinov2(state: State) -> State:
 def from_hf_clip(state: State) -> State:
     """The image half of `CLIPModel` with its projection, for `architectures.projected.plip`."""
     projection = state.get("visual_projection.weight")
-    image = {key.removeprefix("vision_model."): value for key, value in state.items() if key.startswith("vision_model.")}
+    image = {
+        key.removeprefix("vision_model."): value for key, value in state.items() if key.startswith("vision_model.")
+    }
     if projection is None or "embeddings.class_embedding" not in image:
         raise StoreError("the checkpoint has no image half of CLIP (vision_model.*, visual_projection)")
     token, position = image.pop("embeddings.class_embedding"), image.pop("embeddings.position_embedding.weight")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import time
 import weakref
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -54,6 +55,7 @@ class DirectSlide(Closing):
         self.mpp = _mpp(index, self.properties)
         self.objective = stated_number(self.properties.get("aperio.AppMag"))
         self.bounds: Box | None = None
+        self.read_seconds = 0.0  # waited for the disk so far, by all threads
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._closed = weakref.finalize(self, os.close, self._file)
         self._own_cache = (os.getpid(), TileCache(_cache_bytes(self._native)))
@@ -152,7 +154,9 @@ class DirectSlide(Closing):
         number = row * native.counts.shape[1] + column
         length = int(native.counts[row, column])
         try:
+            started = time.perf_counter()
             data = os.pread(self._file, length, int(native.offsets[row, column]))
+            self.read_seconds += time.perf_counter() - started
             if len(data) < length:
                 raise DecodeError("the file ends early")
             pixels = native.decoder.decode(data, number, shrink, into)

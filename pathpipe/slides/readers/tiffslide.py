@@ -30,6 +30,12 @@ class TiffSlideSlide(Closing):
         if not is_tiff(path):
             raise SlideError("not a TIFF file", where=path.name)
         self._facts = read_tiff_facts(path)
+        if self._facts.absent:
+            raise SlideError(
+                f"{self._facts.absent} of its tiles aren't stored, and tiffslide would show them black",
+                where=path.name,
+                hint="open it with another reader, or write it out whole",
+            )
         self.path = path
         handle, self.properties = _open(path)
         # One region at a time: tiffslide's store seeks in one shared file.
@@ -92,6 +98,11 @@ class TiffSlideSlide(Closing):
     def close(self) -> None:
         """Let go of the file."""
         self._own[2].close()
+
+    def __del__(self) -> None:
+        # tiffslide's objects refer to each other: dropped without closing, the file would stay open for long
+        if hasattr(self, "_own"):
+            self.close()
 
 
 def _location(level_px: int, downsample: float) -> int:

@@ -57,6 +57,8 @@ def find_glass(signal: Signal, ignore: BoolArray | None = None) -> tuple[Glass |
 
 def otsu_threshold(counts: npt.NDArray[np.float64]) -> int:
     """The value that splits a histogram into two classes of the largest variance between them; it is in the lower."""
+    if np.count_nonzero(counts) < 2:
+        return int(counts.argmax())
     values = np.arange(len(counts))
     weight = counts.cumsum()
     moment = (counts * values).cumsum()

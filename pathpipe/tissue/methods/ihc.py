@@ -45,8 +45,8 @@ class Ihc(TissueMethod):
         weakest = np.inf
         for amount in stains:
             smooth = cv2.GaussianBlur(amount, (0, 0), sigma) if sigma > 0.3 else amount
-            signal = cv2.convertScaleAbs(cv2.max(smooth * PER_DENSITY + ZERO, 0))
-            threshold = self._threshold(np.asarray(signal, np.uint8), view.ink)
+            signal = np.clip(np.asarray(smooth) * PER_DENSITY + ZERO, 0, 255)
+            threshold = self._threshold(signal.astype(np.uint8), view.ink)
             mask |= np.asarray(signal > threshold)
             weakest = min(weakest, (threshold - ZERO) / PER_DENSITY)
         return Found(mask & ~as_bright_as_glass(view.pixels, mask | view.ink), round(weakest, 4))
@@ -63,7 +63,7 @@ def white_of(pixels: Pixels, ignore: BoolArray) -> Floats:
     """The colour of the slide's glass, (3,) float32; pure white where there is none."""
     white = np.full(3, 255.0, np.float32)
     for channel in range(3):
-        glass, _ = find_glass(cv2.bitwise_not(np.ascontiguousarray(pixels[..., channel])), ignore)
+        glass, _ = find_glass(255 - pixels[..., channel], ignore)
         if glass is not None and glass.level <= DIMMEST_GLASS:
             white[channel] = 255 - glass.level
     return white

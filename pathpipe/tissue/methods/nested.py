@@ -15,8 +15,8 @@ Labels = npt.NDArray[np.int32]
 def filter_areas(tissue: BoolArray, piece_px: float, hole_px: float, most_holes: int) -> BoolArray:
     """Keep pieces of tissue by their area without holes, and of a piece's holes the largest that are large enough.
 
-    A hole's area counts what lies in it. A kept piece covers all that lies inside its outline but its kept holes; what is covered by any piece is tissue.
-    Bare ground that reaches the border of the picture is no hole.
+    A hole's area counts what lies in it. A kept piece covers all that lies inside its outline but its kept holes; what
+    is covered by any piece is tissue. Bare ground that reaches the border of the picture is no hole.
 
     Args:
         tissue: (H, W) bool.

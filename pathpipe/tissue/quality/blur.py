@@ -16,10 +16,10 @@ WINDOW_PX = 64
 FINE_UM = 1.05  # nuclei have edges at this resolution, and a level near it is in most pyramids
 COARSEST_UM = 2.1  # beyond this even a sharp slide shows no edge of a nucleus
 MIN_CELL_UM = 256.0
-MAX_WINDOWS = 160  # what bounds the time, whatever the slide
+MAX_WINDOWS = 128  # what bounds the time, whatever the slide
 MIN_TISSUE = 0.5  # of a window
 MIN_CONTRAST = 0.02  # standard deviation of optical density; less is mucin, fat or glass: nothing to judge
-BLURRED_UM = 1.5  # standard deviation of a Gaussian that would blur a sharp slide as much
+BLURRED_UM = 1.25  # standard deviation of a Gaussian that would blur a sharp slide as much, at 1 um/px or finer
 _SMOOTH_PX = 1.0  # against noise and JPEG blocks
 _OWN = 1.2 * _SMOOTH_PX**2  # squared width, px2, that the smoothing and the pixels give to a sharp picture
 
@@ -80,8 +80,9 @@ def find_blur(slide: Slide, mpp: Mpp, tissue: BoolArray, scale0: tuple[float, fl
             unreadable += 1
     grid = np.zeros((-(-tissue.shape[0] // side), -(-tissue.shape[1] // side)), np.int8)
     if windows:
+        limit_um = BLURRED_UM * max(1.0, source.mean_um)
         width_um, contrast = focus_um(np.stack(windows), source.mean_um)
-        verdict = np.where(contrast < MIN_CONTRAST, 0, np.where(width_um > BLURRED_UM, 1, -1))
+        verdict = np.where(contrast < MIN_CONTRAST, 0, np.where(width_um > limit_um, 1, -1))
         grid[tuple(np.transpose(cells))] = verdict
     blurred = np.repeat(np.repeat(_supported(grid), side, 0), side, 1)[: tissue.shape[0], : tissue.shape[1]]
     return Focus(np.ascontiguousarray(blurred), int((grid != 0).sum()), unreadable)
@@ -143,7 +144,7 @@ def _spots(tissue: BoolArray, mask_um: tuple[float, float], window_um: float) ->
         spots = spots[best >= MIN_TISSUE]
         if len(spots) <= MAX_WINDOWS:
             return side, spots
-        side += max(1, side // 16)
+        side += max(1, side // 8)
 
 
 def _best_of_cells(share: npt.NDArray[np.float32], side: int) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.int64]]:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from pathpipe.settings import TissueSettings
-from pathpipe.tissue.quality.density import BoolArray
+from pathpipe.tissue.holes import drop_small
+from pathpipe.tissue.quality.density import BoolArray, opened
 
 NOTABLE = 0.05  # of the tissue found: more than this is worth a person's look
+BETWEEN_UM = 250.0  # ink with tissue that near on two sides lies on tissue
+RIM_UM = 32.0  # narrower is the rim of a stroke that was taken for tissue
+MAX_RIM = 0.1  # of ink
 NAMES = {"pen": "pen marks", "shadow": "shadow", "edge": "an edge of glass or a fibre", "blur": "out of focus"}
 
 
@@ -33,50 +38,63 @@ def judge(
     found: BoolArray,
     artefacts: Mapping[str, BoolArray],
     settings: TissueSettings,
-    min_px: float,
+    pixel_um: float,
     inks: tuple[str, ...] = (),
 ) -> Verdict:
     """Weigh artefacts against the tissue found.
 
+    Where all `exclude`d kinds together would take more than `max_rejected` of the tissue, nothing is left out. Ink on
+    glass is no tissue, though a method may have found it: of pen marks only what lies between tissue is weighed, and a
+    slide with no tissue to speak of beside its ink has no tissue.
+
     Args:
         found: (H, W) bool, what the method calls tissue.
         artefacts: Kind -> (H, W) bool, disjoint.
-        min_px: Pixels of the smallest piece of tissue that counts.
+        pixel_um: Side of a pixel, um.
         inks: Colours of pen marks.
-
-    Where all `exclude`d kinds together would take more than `max_rejected` of the tissue found, nothing is left out.
-    The one exception is ink beside which there is no tissue to speak of: a slide with nothing but pen marks on it.
     """
     total = int(np.count_nonzero(found))
-    on_tissue = {kind: int(np.count_nonzero(found & mask)) for kind, mask in artefacts.items()}
-    shares = {kind: count / total for kind, count in on_tissue.items() if count}
-    left_out = [kind for kind in shares if getattr(settings, kind) == "exclude"]
-    rejected = sum(shares[kind] for kind in left_out)
-    only_ink = "pen" in left_out and total - on_tissue["pen"] < min_px
-    kept_by_limit = rejected > settings.max_rejected and not only_ink
-    flags = []
-    if kept_by_limit:
-        flags.append(_too_much(shares, left_out, rejected, inks))
-        left_out = []
-    for kind, share in shares.items():
-        if share > NOTABLE and not (kept_by_limit and getattr(settings, kind) == "exclude"):
-            fate = "left out" if kind in left_out else "kept"
-            flags.append(f"{_name(kind, inks)}: {share:.0%} of the tissue found, {fate}")
+    taken_px = {kind: int(np.count_nonzero(found & mask)) for kind, mask in artefacts.items()}
+    chosen = [kind for kind in artefacts if getattr(settings, kind) == "exclude"]
+    excluded = np.logical_or.reduce([*(artefacts[kind] for kind in chosen), np.zeros(found.shape, bool)])
+    weighed_px = {kind: taken_px[kind] for kind in chosen if taken_px[kind]}
+    flags: list[str] = []
+    told: set[str] = set()
+    only_ink = False
+    if "pen" in weighed_px:
+        rest = found & ~excluded
+        sturdy = drop_small(opened(rest, RIM_UM / pixel_um), settings.min_area_um2 / pixel_um**2)
+        only_ink = not sturdy.any() and int(np.count_nonzero(rest)) < MAX_RIM * total
+        between = _between(sturdy if sturdy.any() else rest, BETWEEN_UM / pixel_um)
+        weighed_px["pen"] = int(np.count_nonzero(found & artefacts["pen"] & between))
+        total -= taken_px["pen"] - weighed_px["pen"]
     if only_ink:
         flags.append(f"nothing but {_name('pen', inks)}: no tissue beside them")
-    excluded = np.zeros(found.shape, bool)
-    if not kept_by_limit:
-        for kind, mask in artefacts.items():
-            if getattr(settings, kind) == "exclude":
-                excluded |= mask
-    return Verdict(excluded, {kind: on_tissue[kind] for kind in left_out}, tuple(flags))
+        told = {"pen"}
+    elif sum(weighed_px.values()) > settings.max_rejected * total:
+        flags.append(_too_much({kind: count / total for kind, count in weighed_px.items() if count}, inks))
+        told, chosen, excluded = set(chosen), [], np.zeros(found.shape, bool)
+    for kind, count in taken_px.items():
+        share = count / max(1, int(np.count_nonzero(found)))
+        if share > NOTABLE and kind not in told:
+            fate = "left out" if kind in chosen else "kept"
+            flags.append(f"{_name(kind, inks)}: {share:.0%} of the tissue found, {fate}")
+    return Verdict(excluded, {kind: taken_px[kind] for kind in chosen if taken_px[kind]}, tuple(flags))
 
 
-def _too_much(shares: Mapping[str, float], left_out: list[str], rejected: float, inks: tuple[str, ...]) -> str:
-    reasons = ", ".join(f"{_name(kind, inks)} {shares[kind]:.0%}" for kind in left_out)
+def _between(tissue: BoolArray, reach_px: float) -> BoolArray:
+    """Tissue and what lies between two parts of it."""
+    side = 2 * max(1, round(reach_px)) + 1
+    padded = cv2.copyMakeBorder(tissue.view(np.uint8), side, side, side, side, cv2.BORDER_CONSTANT, value=0)
+    closed = cv2.morphologyEx(padded, cv2.MORPH_CLOSE, np.ones((side, side), np.uint8))
+    return np.ascontiguousarray(closed[side:-side, side:-side]).view(bool)
+
+
+def _too_much(shares: Mapping[str, float], inks: tuple[str, ...]) -> str:
+    reasons = ", ".join(f"{_name(kind, inks)} {share:.0%}" for kind, share in shares.items())
     return (
-        f"quality control would have taken {rejected:.0%} of the tissue found ({reasons}): all of it was kept; look at "
-        "the overlay, and raise max_rejected if it is right"
+        f"quality control would have taken {sum(shares.values()):.0%} of the tissue ({reasons}): all of it was kept; "
+        "look at the overlay, and raise max_rejected if quality control is right"
     )
 
 

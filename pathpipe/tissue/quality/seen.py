@@ -12,7 +12,7 @@ from pathpipe.slides.slide import Pixels
 from pathpipe.tissue.quality.density import BoolArray, measure_density
 from pathpipe.tissue.quality.edge import find_edge
 from pathpipe.tissue.quality.pen import find_pen
-from pathpipe.tissue.quality.shadow import find_shadow
+from pathpipe.tissue.quality.shadow import find_shadow, find_unscanned
 
 RESOLUTION_UM = 16.0  # strokes, shades and edges are wider, and a quarter of the pixels is a quarter of the time
 
@@ -43,12 +43,13 @@ def find_artefacts(pixels: Pixels, pixel_um: float, settings: TissueSettings) ->
     if not any(wanted.values()) or min(small) < 3:
         return Seen()
     density = measure_density(_shrunk(pixels, factor, small), pixel_um * factor)
-    inks = find_pen(density) if wanted["pen"] else {}
+    unscanned = find_unscanned(density)
+    inks = find_pen(density, unscanned) if wanted["pen"] else {}
     found: dict[str, BoolArray] = {}
     if inks:
         found["pen"] = np.logical_or.reduce(list(inks.values()))
     if wanted["shadow"]:
-        found["shadow"] = find_shadow(density)
+        found["shadow"] = find_shadow(density) | unscanned
     if wanted["edge"]:
         found["edge"] = find_edge(density)
     taken = np.zeros(density.red.shape, bool)

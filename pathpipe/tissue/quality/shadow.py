@@ -20,9 +20,8 @@ BLACK = 180  # hundredths: no light at all
 def find_shadow(density: Density) -> BoolArray:
     """Where the light is missing and not the glass stained.
 
-    Two things count: smooth neutral ground darker than the glass, broad, that reaches the border of the picture (the
-    slide's own edge, a holder's shade, vignetting); and areas of pure even black, wherever they lie, as scanners write
-    for what they didn't scan.
+    Smooth neutral ground, broad, darker than the glass, that reaches the border of the picture: the slide's own edge,
+    a holder's shade, vignetting.
 
     Returns:
         (H, W) bool.
@@ -34,8 +33,16 @@ def find_shadow(density: Density) -> BoolArray:
     smooth = rough <= MAX_ROUGHNESS + density.least // 4
     dark = (density.least > glass + MIN_DENSITY) & (tint <= MAX_TINT + density.least // 10) & smooth
     shade = _broad(np.asarray(dark), um)
-    unscanned = _broad(np.asarray((density.least >= BLACK) & (rough == 0)), um)
-    return _reaching_border(shade, BORDER_UM / um) | grown(unscanned, 2)
+    return _reaching_border(shade, BORDER_UM / um)
+
+
+def find_unscanned(density: Density) -> BoolArray:
+    """Areas of pure even black, wherever they lie, as scanners write for what they didn't scan; (H, W) bool."""
+    black = density.least >= BLACK
+    if not black.any():
+        return black
+    even = cv2.dilate(density.least, _SQUARE) == cv2.erode(density.least, _SQUARE)
+    return grown(_broad(np.asarray(black & even), density.pixel_um), 2)
 
 
 def _glass(density: Density) -> int:

@@ -1,4 +1,4 @@
-"""Encoders: true records, the reference transform, strict weights, and messages that say what to do."""
+"""Encoders: the reference transform, strict weights, identity, devices, and encoders of other packages."""
 
 from __future__ import annotations
 
@@ -13,32 +13,15 @@ from PIL import Image
 from safetensors.torch import save_file
 from skimage.data import immunohistochemistry
 
-from pathpipe.encoders import catalogue, weights
+from pathpipe.encoders import catalogue, fetch, weights
+from pathpipe.encoders.build import build_network
 from pathpipe.encoders.catalogue import encoder_names, encoder_record
-from pathpipe.encoders.encoder import EncoderRecord, WeightsSource
-from pathpipe.encoders.load import build_network, encoder_identity, load_encoder, pick_device
+from pathpipe.encoders.engine import Tuning
+from pathpipe.encoders.load import encoder_identity, load_encoder, pick_device
 from pathpipe.encoders.transform import Transform
 from pathpipe.errors import MissingError, PathpipeError, SettingsError, StoreError
 
 TINY = "timm:test_vit"
-
-
-@pytest.mark.parametrize("name", encoder_names())
-def test_every_record_builds_with_its_dimension_and_size(name: str) -> None:
-    record = encoder_record(name)
-    with torch.device("meta"):
-        network = build_network(record)
-    assert sum(parameter.numel() for parameter in network.parameters()) == record.parameters
-    assert network.num_features == record.dim
-    assert record.licence and record.paper and record.domain
-
-
-def test_uni_and_cytofm_are_what_their_authors_say() -> None:
-    uni, cytofm = encoder_record("uni"), encoder_record("cytofm")
-    assert (uni.dim, uni.input_px, uni.mpp, uni.gated, uni.licence) == (1024, 224, 0.5, True, "CC-BY-NC-ND-4.0")
-    assert uni.arguments["init_values"] == 1e-5 and uni.weights.hub == "MahmoodLab/UNI"
-    assert (cytofm.architecture, cytofm.dim, cytofm.domain) == ("vit_base_patch16_224", 768, "cytology")
-    assert encoder_record("efficientnet-lite0").caution is not None
 
 
 @pytest.mark.parametrize("interpolation", ["bilinear", "bicubic"])
@@ -52,6 +35,20 @@ def test_transform_equals_pillow_up_to_its_rounding(side: int, interpolation: An
     grey_levels = np.abs(found - reference) * 255 * np.asarray(record.std)
     assert grey_levels.max() < (0.01 if side == 224 else 1.1)
     assert grey_levels.mean() < 0.33
+
+
+def test_the_centre_of_a_larger_picture_is_cut_out() -> None:
+    """Prov-GigaPath: 256 px, of which the inner 224 count; as torchvision's Resize(256), CenterCrop(224)."""
+    from torchvision import transforms
+
+    record = encoder_record("prov-gigapath")
+    tile = np.ascontiguousarray(immunohistochemistry()[:256, :256])
+    steps = [transforms.ToTensor(), transforms.CenterCrop(224), transforms.Normalize(record.mean, record.std)]
+    reference = transforms.Compose(steps)(Image.fromarray(tile)).numpy()
+    found = Transform(record)(torch.from_numpy(tile[None]))[0].numpy()
+    assert found.shape == (3, 224, 224) and np.abs(found - reference).max() < 1e-5
+    larger = Transform(record)(torch.from_numpy(np.ascontiguousarray(immunohistochemistry()[:512, :512])[None]))
+    assert larger.shape == (1, 3, 224, 224)
 
 
 def _tiny_weights(tmp_path: Path, suffix: str = ".safetensors") -> tuple[Path, dict[str, torch.Tensor]]:
@@ -68,7 +65,7 @@ def _tiny_weights(tmp_path: Path, suffix: str = ".safetensors") -> tuple[Path, d
 def _embed(path: Path) -> np.ndarray:
     record = encoder_record(TINY)
     tiles = np.random.default_rng(0).integers(0, 256, (3, record.input_px, record.input_px, 3)).astype(np.uint8)
-    return load_encoder(TINY, str(path), "cpu", "fp32").embed(tiles)
+    return load_encoder(TINY, str(path), "cpu").embed(tiles)
 
 
 def test_local_weights_in_every_container_give_the_same_features(tmp_path: Path) -> None:
@@ -100,13 +97,13 @@ def test_wrong_weights_are_named(tmp_path: Path) -> None:
     ]:
         torch.save(content, tmp_path / name)
         with pytest.raises(StoreError) as caught:
-            load_encoder(TINY, str(tmp_path / name), "cpu", "fp32")
+            load_encoder(TINY, str(tmp_path / name), "cpu")
         assert words in caught.value.what
     (tmp_path / "noise.pth").write_bytes(b"noise")
     with pytest.raises(StoreError, match="can't be read as weights"):
         weights.read_state(tmp_path / "noise.pth")
     with pytest.raises(MissingError, match="no such weights file"):
-        load_encoder(TINY, str(tmp_path / "none.pth"), "cpu", "fp32")
+        load_encoder(TINY, str(tmp_path / "none.pth"), "cpu")
     assert path.exists()
 
 
@@ -120,35 +117,6 @@ def test_identity_follows_the_weights_and_needs_no_network(tmp_path: Path) -> No
     assert encoder_identity("efficientnet-lite0", None).weights_sha256.startswith("579344248a93e230")
 
 
-def _hub_says(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    import huggingface_hub
-
-    def refuse(*args: object, **kwargs: object) -> str:
-        raise error
-
-    weights._from_hub.cache_clear()
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", refuse)
-
-
-def test_gated_and_offline_weights_say_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
-    from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
-
-    gated = GatedRepoError.__new__(GatedRepoError)  # its constructor wants a live HTTP response
-    _hub_says(gated, monkeypatch)
-    with pytest.raises(MissingError, match="`uni` are gated and this account has no access") as caught:
-        encoder_identity("uni", None)
-    for words in ("https://huggingface.co/MahmoodLab/UNI", "HF_TOKEN", "--weights", "CC-BY-NC-ND-4.0"):
-        assert words in (caught.value.hint or "")
-    _hub_says(LocalEntryNotFoundError("no connection"), monkeypatch)
-    with pytest.raises(MissingError, match="gated, and the hub can't be reached"):
-        encoder_identity("uni", None)
-    with pytest.raises(MissingError, match="can't be downloaded from the hub") as caught:
-        encoder_identity("resnet50-imagenet", None)
-    assert "copy model.safetensors from https://huggingface.co/timm/resnet50.a1_in1k" in (caught.value.hint or "")
-    with pytest.raises(MissingError, match="fetched by hand"):
-        encoder_identity("cytofm", None)
-
-
 def test_a_file_from_the_hub_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, _ = _tiny_weights(tmp_path)
     asked: list[tuple[object, ...]] = []
@@ -159,19 +127,19 @@ def test_a_file_from_the_hub_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     import huggingface_hub
 
-    weights._from_hub.cache_clear()
+    fetch._from_hub.cache_clear()
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", download)
     load_encoder.cache_clear()
-    assert load_encoder(TINY, None, "cpu", "fp32").identity.weights_sha256 == weights.weights_sha256(path)
+    assert load_encoder(TINY, None, "cpu").identity.weights_sha256 == fetch.weights_sha256(path)
     assert asked == [(encoder_record(TINY).weights.hub, "model.safetensors", None)]
 
 
 def test_other_bytes_than_published_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record = encoder_record("efficientnet-lite0").model_copy(update={"sha256": "0" * 64})
-    monkeypatch.setattr("pathpipe.encoders.load.encoder_record", lambda name: record)
+    monkeypatch.setattr("pathpipe.encoders.load.encoder_record", lambda name, weights: record)
     load_encoder.cache_clear()
     with pytest.raises(StoreError, match="not the published ones"):
-        load_encoder("efficientnet-lite0", None, "cpu", "fp32")
+        load_encoder("efficientnet-lite0", None, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -193,11 +161,11 @@ def test_devices_and_precision(tmp_path: Path) -> None:
         with pytest.raises(MissingError, match="GPU 0 was asked for, torch sees 0"):
             pick_device("cuda")
     with pytest.raises(SettingsError, match="fp16 needs a GPU"):
-        load_encoder("efficientnet-lite0", None, "cpu", "fp16")
+        load_encoder("efficientnet-lite0", None, "cpu", Tuning("fp16"))
     path, _ = _tiny_weights(tmp_path)
     tile = np.zeros((1, encoder_record(TINY).input_px, encoder_record(TINY).input_px, 3), np.uint8)
-    exact = load_encoder(TINY, str(path), "cpu", "fp32").embed(tile)
-    rough = load_encoder(TINY, str(path), "cpu", "bf16").embed(tile)
+    exact = load_encoder(TINY, str(path), "cpu").embed(tile)
+    rough = load_encoder(TINY, str(path), "cpu", Tuning("bf16")).embed(tile)
     assert 0 < np.abs(exact - rough).max() < 0.1
 
 
@@ -224,18 +192,9 @@ def test_an_installed_package_adds_an_encoder(tmp_path: Path, monkeypatch: pytes
         sys.modules.pop("their_encoders", None)
 
 
-def test_records_are_checked() -> None:
-    with pytest.raises(ValueError, match="exactly one of package, hub, manual"):
-        WeightsSource(hub="a/b", package="c", file="d")
-    with pytest.raises(ValueError, match="name a file"):
-        WeightsSource(hub="a/b")
-    with pytest.raises(ValueError, match="nonsense"):
-        EncoderRecord.model_validate({**encoder_record("uni").model_dump(), "nonsense": 1})
-
-
 def test_real_local_checkpoint(shared_data: Path) -> None:
     (path,) = (shared_data / "weights").glob("vit_small_patch14_dinov2*.safetensors")
-    encoder = load_encoder("timm:vit_small_patch14_dinov2", str(path), "cpu", "fp32")
+    encoder = load_encoder("timm:vit_small_patch14_dinov2", str(path), "cpu")
     assert encoder.identity.dim == 384
     tiles = np.stack([immunohistochemistry()[:256, :256], immunohistochemistry()[256:, 256:]])
     features = encoder.embed(tiles)

@@ -122,12 +122,15 @@ def test_stain_is_not_ink() -> None:
         assert not find_artefacts(np.ascontiguousarray(pixels), um, SETTINGS).masks
 
 
-def test_ink_that_is_all_there_is_stays_with_a_warning() -> None:
+def test_small_biopsy_beside_much_ink_is_kept_and_the_ink_is_not() -> None:
     picture = np.full((300, 300, 3), 244, np.uint8)
     cv2.line(picture, (20, 30), (280, 60), (38, 62, 170), 30)
     cv2.circle(picture, (150, 200), 22, (200, 120, 170), -1)
     mask = segment_thumbnail(Thumbnail(picture, (16, 16)), MPP, SETTINGS)
-    assert "pen" in mask.flags[0] and mask.mask[40:50, 140:160].any()
+    assert mask.area_um2 == pytest.approx(np.pi * 22**2 * 64, rel=0.05) and mask.mask[200, 150]
+    assert "pen marks (blue)" in mask.flags[0] and "left out" in mask.flags[0]
+    only_ink = segment_thumbnail(Thumbnail(picture[:120], (16, 16)), MPP, SETTINGS)
+    assert only_ink.empty_reason and only_ink.flags == ("nothing but pen marks (blue): no tissue beside them",)
 
 
 def test_holes_and_crumbs_by_area() -> None:
@@ -216,10 +219,10 @@ def test_overlay_shows_slide_tissue_and_tiles() -> None:
     with open_slide(BUNDLED_SLIDE) as slide:
         assert slide.mpp is not None
         mask = segment(slide, slide.mpp, SETTINGS)
-        none = draw_overlay(slide, mask, np.empty((0, 2), np.int64), (256, 256), 500)
-        some = draw_overlay(slide, mask, np.array([[1000, 1000]]), (256, 256), 500)
+        none = draw_overlay(slide, mask, np.empty((0, 2), np.int64), (256, 256), 1000)
+        some = draw_overlay(slide, mask, np.array([[1000, 1000]]), (256, 256), 1000)
     before, after = (np.asarray(Image.open(io.BytesIO(one))).astype(int) for one in (none, some))
-    assert before.shape == after.shape and abs(before.shape[1] - 500 * 2220 / 2967) < 40
+    assert before.shape == after.shape and before.shape[1] == round(1000 * 2220 / 2967)
     changed = np.abs(before - after).sum(axis=2) > 90
     rows, columns = np.nonzero(changed[: int(before.shape[0] * 0.9)])
     scale = before.shape[1] / 2220

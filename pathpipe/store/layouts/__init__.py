@@ -1,0 +1,1 @@
+"""Feature files of other tools: one module a layout."""

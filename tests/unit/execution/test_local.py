@@ -1,0 +1,18 @@
+"""Local work: with several GPUs each process is told its own."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pathpipe.execution.local import _settings_of_workers
+from pathpipe.settings import RunSettings, merge
+
+
+def test_each_process_has_its_own_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    settings, _ = merge(RunSettings, [("test", {"execution": {"gpus": "all", "workers": 5}})])
+    found = _settings_of_workers(settings, ["tissue", "tile", "extract"], 10)
+    assert [one.execution.device for one in found] == ["cuda:0", "cuda:1"]
+    assert all(one.extract == settings.extract for one in found)
+    assert [one.execution.device for one in _settings_of_workers(settings, ["tissue", "tile"], 10)] == ["auto"] * 5
