@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import importlib
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -158,7 +157,8 @@ def one(tool: str, slide: Path, keep: Path | None, files: bool) -> None:
         done = time.perf_counter()
     if keep is not None:
         np.savez(keep, xy0=xy0, side0=side0, mask=np.zeros((0, 0), bool) if mask is None else mask)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    status = Path("/proc/self/status").read_text()  # ru_maxrss would count what the parent held before exec
+    peak = int(status.partition("VmHWM:")[2].split()[0]) / 1024
     said = {"import_s": ready - started, "work_s": done - ready, "tiles": len(xy0), "peak_mib": peak}
     print("RESULT " + json.dumps(said))
 
@@ -176,6 +176,31 @@ def measure(tool: str, slide: Path, keep: Path | None = None, files: bool = Fals
         print(f"left out: {tool}: {(done.stderr.strip().splitlines() or ['no result'])[-1]}")
         return None
     return {**json.loads(lines[0].removeprefix("RESULT ")), "process_s": whole}
+
+
+def command_line(slide: Path, rounds: int) -> None:
+    """Both command lines with everything they write by default, whole processes."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        (folder / "slides.csv").write_text(f"sample_id,image_path\nslide,{slide.resolve()}\n")
+        config = f"csv: {folder}/slides.csv\ntiling:\n  seg_params: {{downsample: 32}}\n"
+        config += f"  params: {{requested_spacing_um: {MPP}, requested_tile_size_px: {TILE_PX}}}\n"
+        config += f"  masks: {{min_coverage: {{tissue: {MIN_TISSUE}}}}}\nspeed: {{num_workers: 1}}\n"
+        seconds: dict[str, list[float]] = {"pathpipe tile": [], "hs2p": []}
+        for number in range(rounds):
+            (folder / "hs2p.yaml").write_text(f"output_dir: {folder}/hs2p{number}\n{config}")
+            for tool, arguments in (
+                ("pathpipe tile", ["pathpipe", "tile", str(slide), "-o", f"{folder}/run{number}", "--workers", "1"]),
+                ("hs2p", ["hs2p", f"{folder}/hs2p.yaml"]),
+            ):
+                started = time.perf_counter()
+                done = subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True)
+                seconds[tool].append(time.perf_counter() - started)
+                if done.returncode:
+                    print(f"left out: {tool}: {(done.stderr.strip().splitlines() or ['no result'])[-1]}")
+                    return
+        print("\ncommand lines, whole process s: ", end="")
+        print(", ".join(f"{tool} {statistics.median(taken):.2f}" for tool, taken in seconds.items()))
 
 
 def table(slide: Path, files: bool, rounds: int) -> None:
@@ -228,6 +253,8 @@ def main() -> None:
         for files in (False, True):
             if arguments.rounds:
                 table(slide, files, arguments.rounds)
+        if arguments.rounds:
+            command_line(slide, arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from typing import Any
 import typer.main
 
 from pathpipe.cli.app import app
+from pathpipe.cli.encoders import NOT_STATED
 from pathpipe.encoders.catalogue import encoder_names, encoder_record
 from pathpipe.settings import RunSettings
 
@@ -78,25 +79,29 @@ def encoders_page() -> str:
     """docs/encoders.md with its table made anew from the catalogue."""
     text = (DOCS / "encoders.md").read_text(encoding="utf-8")
     start = text.index(_MARK) + len(_MARK)
-    end = text.index("Besides these")
+    end = text.index(_END)
     rows = [
-        "| encoder | dim | input px | um/px | domain | licence | weights | paper |",
-        "|---|---|---|---|---|---|---|---|",
+        "| encoder | dim | size | input px | um/px | pooling | domain | licence | weights | paper and notes |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for name in encoder_names():
         record = encoder_record(name)
         weights = record.weights
-        place = weights.hub or weights.manual or (weights.package or "").replace("_", "-")
-        access = f"{place} (gated)" if record.gated else place
-        mpp = "not stated" if record.mpp is None else f"{record.mpp:g}"
+        place = weights.hub or weights.url or weights.manual or (weights.package or "").replace("_", "-")
+        pinned = "" if weights.revision is None else f" @ {weights.revision[:7]}"
+        access = f"{place}{pinned} (gated)" if record.gated else f"{place}{pinned}"
+        mpp = NOT_STATED if record.mpp is None else f"{record.mpp:g}"
+        size = NOT_STATED if record.parameters is None else f"{record.parameters / 1e6:.0f}M"
+        note = f". *{record.note[0].upper()}{record.note[1:]}.*" if record.note else ""
         rows.append(
-            f"| `{name}` | {record.dim} | {record.input_px} | {mpp} | {record.domain} | {record.licence} | {access} "
-            f"| {record.paper} |"
+            f"| `{name}` | {record.dim} | {size} | {record.input_px} | {mpp} | {record.pooling} | {record.domain} "
+            f"| {record.licence or NOT_STATED} | {access} | {record.paper}{note} |"
         )
     return text[:start] + "\n\n" + "\n".join(rows) + "\n\n" + text[end:]
 
 
 _MARK = "<!-- catalogue: made by docs/reference.py -->"
+_END = "<!-- end of the catalogue -->"
 PAGES = {"cli.md": cli_page, "settings.md": settings_page, "encoders.md": encoders_page}
 
 if __name__ == "__main__":

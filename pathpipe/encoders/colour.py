@@ -140,7 +140,7 @@ def _normalise(method: str, tiles: Tensor, target: tuple[Tensor, Tensor]) -> tup
     gain = second / measured.second.clamp(min=1e-9)
     if method == "macenko":
         mix = first @ (gain[..., None] * _unmix(measured.first))  # (N, 3, 3)
-        after = WHITE * torch.exp(-_mixed(mix.float(), density))
+        after = WHITE * torch.exp(-_mixed(mix.float(), density)) - 1
     else:
         lab = _to_lab(before / 255)
         moved = (lab - measured.first.float()[..., None]) * gain.float()[..., None] + first.float()[:, None]

@@ -117,7 +117,7 @@ class OnnxNetwork:
             providers.insert(0, ("CUDAExecutionProvider", {"device_id": int(device.partition(":")[2] or 0)}))
         options = onnxruntime.SessionOptions()
         options.use_deterministic_compute = True
-        errors = (*_onnx_errors(), RuntimeError, ValueError)
+        errors: tuple[type[Exception], ...] = (*_onnx_errors(), RuntimeError, ValueError)
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=providers)
         except errors as error:
@@ -155,7 +155,7 @@ def _trial(kind: str, path: Path, input_px: int, size: int, changed_ns: int) -> 
 
     tiles = torch.zeros((2, 3, input_px, input_px))
     network = run_file(kind, path, "cpu")
-    errors = (*_onnx_errors(), RuntimeError, ValueError, AttributeError)
+    errors: tuple[type[Exception], ...] = (*_onnx_errors(), RuntimeError, ValueError, AttributeError)
     try:
         if kind == "torchscript":
             with torch.inference_mode():

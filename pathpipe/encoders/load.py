@@ -126,9 +126,9 @@ def load_for(settings: RunSettings, offline: bool = False) -> Encoder:
     return load_encoder(extract.encoder, extract.weights, execution.device, tuning, offline or execution.offline)
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=4)
 def load_encoder(name: str, weights: str | None, device: str, tuning: Tuning = PLAIN, offline: bool = False) -> Encoder:
-    """Load an encoder; the last one stays in memory, since a cohort uses it slide after slide.
+    """Load an encoder; the last few stay in memory, since a cohort uses them slide after slide.
 
     Args:
         weights: A local checkpoint in place of the published one, or where the file of a file encoder lies.

@@ -10,7 +10,7 @@ from pathpipe.execution.local import Listener, run_units
 from pathpipe.execution.receipt import Receipt
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
-from pathpipe.stages.chain import SLIDE_STAGES, STAGES, units, upstream
+from pathpipe.stages.chain import SLIDE_STAGES, STAGES, for_encoder, units, upstream
 
 
 @dataclass(frozen=True)
@@ -52,21 +52,32 @@ def bring_up_to_stage(
     for name in chain:
         check = STAGES[name].preflight
         if check is not None:
-            check(run, settings)
+            for one in _passes([name], settings):
+                check(run, one)
     for group in _groups(chain):
         keys = units(run, group[-1], settings)
         if only is not None and group[-1] == stage:
             keys = [key for key in keys if key in set(only)]
         listener.begin(group, len(keys))
-        results = run_units(run, group, settings, keys, listener)
-        for key, receipts in results.items():
-            for receipt in receipts:
-                outcome.receipts.setdefault(receipt.stage, {})[key] = receipt
-        blocked = [one for receipts in results.values() for one in receipts if not one.ok]
+        blocked: list[Receipt] = []
+        for number, one in enumerate(_passes(group, settings)):
+            results = run_units(run, group[-1:] if number else group, one, keys, listener)
+            for key, receipts in results.items():
+                for receipt in receipts:
+                    label = f"{receipt.stage} {one.extract.encoder}" if number else receipt.stage
+                    outcome.receipts.setdefault(label, {})[key] = receipt
+            blocked += [one for receipts in results.values() for one in receipts if not one.ok]
+            keys = [key for key in keys if results[key][-1].ok]
         alone = group[-1] in (*SLIDE_STAGES, "heatmap") or STAGES[group[-1]].view
         if any(one.state == "stale" for one in blocked) or (blocked and not alone):
             break
     return outcome
+
+
+def _passes(stages: Sequence[str], settings: RunSettings) -> list[RunSettings]:
+    """Encoding goes over the slides once for each encoder; the first pass feeds the others with its tiles."""
+    others = settings.execution.with_encoders if "extract" in stages else []
+    return [settings, *(for_encoder(settings, name) for name in others if name != settings.extract.encoder)]
 
 
 def _groups(chain: Sequence[str]) -> list[list[str]]:

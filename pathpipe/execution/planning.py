@@ -166,9 +166,7 @@ def plan_cohort(
 
     plans: dict[str, SlidePlan] = {}
     if processes > 1:
-        plans = run_in_processes(
-            [work] * processes, keys, Hearing(listener.progress, finished, partial(_died, cohort))
-        )
+        plans = run_in_processes([work] * processes, keys, Hearing(listener.progress, finished, partial(_died, cohort)))
     else:
         for key in keys:
             plans[key] = work(key)

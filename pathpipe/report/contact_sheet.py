@@ -31,6 +31,15 @@ def pages(entries: Sequence[SlideEntry]) -> list[list[SlideEntry]]:
     return [ordered[start : start + PER_PAGE] for start in range(0, len(ordered), PER_PAGE)]
 
 
+def sheet_title(entries: Sequence[SlideEntry]) -> str:
+    """How many slides there are, and how many of them want a look."""
+    counts = {state: sum(entry.state == state for entry in entries) for state in _FRAMES}
+    counts["flagged"] = sum(entry.state == "done" and bool(entry.flags) for entry in entries)
+    slides = f"{len(entries):,} {'slide' if len(entries) == 1 else 'slides'}"
+    parts = [slides, *(f"{count:,} {what}" for what, count in counts.items() if count)]
+    return " · ".join([*parts, "those to look at first come first"])
+
+
 def draw_page(entries: Sequence[SlideEntry], title: str, load: Load) -> Image.Image:
     """Draw one page; one overlay is held at a time.
 
@@ -61,7 +70,7 @@ def _draw_cell(
         for row, line in enumerate(wrap(_why(entry), small, width - 2 * _GAP, most=height // _LINE - 1)):
             draw.text((x + _GAP, y + _GAP + row * _LINE), line, fill="black", font=small)
     else:
-        shown.thumbnail(PICTURE_PX, Image.Resampling.LANCZOS)
+        shown.thumbnail(PICTURE_PX)
         sheet.paste(shown, (x + (width - shown.width) // 2, y + (height - shown.height) // 2))
     frame = _FRAMES.get(entry.state, _FLAGGED if entry.flags else _GREY)
     draw.rectangle([x - 2, y - 2, x + width + 1, y + height + 1], outline=frame, width=1 if frame == _GREY else 3)

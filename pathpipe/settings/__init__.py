@@ -11,10 +11,10 @@ from pathpipe.settings.stages import (
     RunSettings,
     SlideSettings,
     SplitSettings,
-    TileSettings,
     TissueSettings,
     TrainSettings,
 )
+from pathpipe.settings.tiles import TileSettings
 
 __all__ = [
     "ENCODER_FILE_KINDS",

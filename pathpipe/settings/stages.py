@@ -41,9 +41,9 @@ class TissueSettings(Settings):
     """Where the tissue is."""
 
     mpp: float = Field(8.0, gt=0, le=64, description="Resolution of the mask, um/px")
-    method: str = Field("otsu", description="Way of finding tissue (docs/tissue.md lists them)")
+    method: str = Field("otsu", description="Way of finding tissue (`pathpipe tissue-methods` lists them)")
     method_settings: dict[str, Any] = Field(
-        default_factory=dict, description="Options of the method (docs/tissue.md lists them)"
+        default_factory=dict, description="Options of the method (`pathpipe tissue-methods NAME` lists them)"
     )
     min_area_um2: float = Field(20_000.0, ge=0, description="Smaller pieces of tissue are dropped, um2")
     max_hole_um2: float = Field(10_000.0, ge=0, description="Smaller holes are filled, um2")
@@ -169,6 +169,9 @@ class Execution(Settings):
 
     workers: int = Field(0, ge=0, description="Processes over slides (0: chosen from the cores)")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
+    with_encoders: list[str] = Field(
+        default_factory=list, description="Further encoders of the catalogue to feed with the same tiles, decoded once"
+    )
     gpus: str | None = Field(
         None, pattern=r"^(all|\d+(,\d+)*)$", description="GPUs that encode, one process each: `all`, or numbers: 0,1"
     )

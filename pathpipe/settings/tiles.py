@@ -27,8 +27,8 @@ class TileSettings(Settings):
     stride_px: int | None = Field(
         None, ge=1, description="Step from tile to tile, px at that resolution: says overlap_px in another way"
     )
-    edge: Literal["drop", "pad"] = Field(
-        "drop", description="Tiles that reach past the right or lower edge: leave them out, or fill them up with white"
+    border: Literal["drop", "pad"] = Field(
+        "drop", description="Tiles that reach past the slide's right or lower border: drop them, or pad them with white"
     )
     min_tissue: float = Field(0.25, ge=0, le=1, description="Smallest share of tissue in a tile that is kept")
     include: str | None = Field(
@@ -101,7 +101,7 @@ class TileSettings(Settings):
             raise ValueError(f"max_tiles {self.max_tiles} leaves no whole region of {self.region_tiles**2} tiles")
         if self.coords_dir is not None:
             laid = {"tile_um": self.tile_um, "stride_px": self.stride_px, "overlap_px": self.overlap_px}
-            laid |= {"region_tiles": self.region_tiles, "edge": self.edge == "pad"}
+            laid |= {"region_tiles": self.region_tiles, "border": self.border == "pad"}
             extra = [name for name, value in laid.items() if value]
             if extra:
                 raise ValueError(f"coords_dir says where the tiles lie: leave out {extra[0]}")

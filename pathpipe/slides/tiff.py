@@ -80,6 +80,7 @@ def tiff_facts(file: tifffile.TiffFile, path: Path) -> TiffFacts:
     series = file.series[0]
     _refuse_other_than_rgb(series, path)
     _refuse_cut_short(series, path)
+    _refuse_lost_images(file, path)
     return TiffFacts(
         level_sizes=tuple((level.shape[1], level.shape[0]) for level in series.levels),
         ome=bool(file.is_ome),
@@ -98,6 +99,7 @@ def refuse_cut_short(path: Path) -> None:
     try:
         with tifffile.TiffFile(path) as file:
             _refuse_cut_short(file.series[0], path)
+            _refuse_lost_images(file, path)
     except DAMAGE:
         return
 
@@ -164,6 +166,35 @@ def _refuse_cut_short(series: tifffile.TiffPageSeries, path: Path) -> None:
         raise SlideError(
             f"damaged: the file ends early: {lost.size} of {ends.size} {kind} of level {index} are missing, "
             f"the first at {first}",
+            where=path.name,
+            hint=COPY_AGAIN,
+        )
+
+
+def _refuse_lost_images(file: tifffile.TiffFile, path: Path) -> None:
+    """A directory past the end of the file: tifffile stops there, and the slide would have fewer levels.
+
+    Reference: TIFF 6.0, section 2: each directory ends with the offset of the next.
+    """
+    form, handle = file.tiff, file.filehandle
+    subifds = [offset for page in (file.series[0].keyframe,) for offset in page.subifds or ()]
+    lost = [f"lower level {number}" for number, at in enumerate(subifds, 1) if at + form.tagnosize > handle.size]
+    seen: set[int] = set()
+    offset = int(file.pages.first.offset)
+    while offset and offset not in seen and not lost:
+        seen.add(offset)
+        handle.seek(offset)
+        head = handle.read(form.tagnosize)
+        tags = struct.unpack(form.tagnoformat, head)[0] if len(head) == form.tagnosize else 0
+        handle.seek(offset + form.tagnosize + tags * form.tagsize)
+        following = handle.read(form.offsetsize)
+        if len(head) < form.tagnosize or len(following) < form.offsetsize:
+            lost = [f"image {len(seen)} of the file"]
+        else:
+            offset = struct.unpack(form.offsetformat, following)[0]
+    if lost:
+        raise SlideError(
+            f"damaged: the file ends early: {lost[0]} and what comes after it are missing",
             where=path.name,
             hint=COPY_AGAIN,
         )

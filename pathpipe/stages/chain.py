@@ -54,3 +54,10 @@ def units(run: Run, stage: str, settings: RunSettings) -> list[str]:
         folds = range(settings.split.folds)
         return [fold_key(fold, seed) for fold in folds for seed in settings.train.seeds]
     return [COHORT]
+
+
+def for_encoder(settings: RunSettings, name: str) -> RunSettings:
+    """The same settings with another encoder of the catalogue."""
+    extract = settings.extract.model_copy(update={"encoder": name, "weights": None})
+    execution = settings.execution.model_copy(update={"with_encoders": []})
+    return settings.model_copy(update={"extract": extract, "execution": execution})

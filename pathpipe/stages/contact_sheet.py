@@ -11,7 +11,7 @@ from pathpipe.errors import StoreError
 from pathpipe.fingerprint import fingerprint
 from pathpipe.provenance import read_provenance
 from pathpipe.publish import publish
-from pathpipe.report.contact_sheet import PICTURE_PX, draw_page, pages
+from pathpipe.report.contact_sheet import PICTURE_PX, draw_page, pages, sheet_title
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
 from pathpipe.stages.endings import ending, slide_entry
@@ -34,10 +34,10 @@ def make(job: Job) -> Made:
     run = job.run
     entries = [slide_entry(run, slide.slide_id, "", STAGES) for slide in run.cohort.slides]
     sheets = pages(entries)
+    title = sheet_title(entries)
     for number, sheet in enumerate(sheets, start=1):
         page = f" · page {number} of {len(sheets)}" if len(sheets) > 1 else ""
-        title = f"{len(entries)} slides · look at the first ones first{page}"
-        picture = draw_page(sheet, title, lambda slide_id: _overlay(run.overlay(slide_id)))
+        picture = draw_page(sheet, title + page, lambda slide_id: _overlay(run.overlay(slide_id)))
         comment = json.dumps({"pages": len(sheets), "provenance": job.provenance.to_dict()})
         if number == 1:
             picture.save(job.target, "JPEG", quality=85, comment=comment)
@@ -57,7 +57,7 @@ def _overlay(path: Path) -> Image.Image | None:
         with Image.open(path) as picture:
             full = picture.size
             comment = picture.info.get("comment", b"").decode("ascii", "replace")
-            picture.draft("RGB", (2 * PICTURE_PX[0], 2 * PICTURE_PX[1]))
+            picture.draft("RGB", PICTURE_PX)
             small = picture.convert("RGB")
     except OSError:
         return None

@@ -1,4 +1,4 @@
-"""Stage `extract`: the features of one slide. The only file that joins tiles, encoder and store."""
+"""Stage `extract`: the features of one slide."""
 
 from __future__ import annotations
 
@@ -6,25 +6,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from pathpipe.clock import Clock
 from pathpipe.encoders.catalogue import encoder_record
-from pathpipe.encoders.encoder import Encoder
-from pathpipe.encoders.load import encoder_identity, load_for
-from pathpipe.encoders.stain import StainedEncoder, stain_target, stained
+from pathpipe.encoders.load import encoder_identity, load_for, pick_devices
+from pathpipe.encoders.stain import stain_target, stained
 from pathpipe.errors import MissingError, StoreError
-from pathpipe.progress import Progress
-from pathpipe.provenance import read_provenance
+from pathpipe.provenance import Provenance, read_provenance
+from pathpipe.publish import publish
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
-from pathpipe.slides.open import open_slide
+from pathpipe.stages.chain import for_encoder
+from pathpipe.stages.encoding import Part, encode
 from pathpipe.stages.stage import Job, Made, Stage, sections
-from pathpipe.store.features import read_header, refuse_non_finite, write_features
-from pathpipe.store.rows import RowFile, RowLayout
-from pathpipe.tiles.grid import TileGrid
-from pathpipe.tiles.stream import stream_tiles
+from pathpipe.store.features import read_header
 from pathpipe.tiles.table import read_tiles
 
 
@@ -56,45 +50,27 @@ def _encoder_fingerprint(run: Run, key: str, settings: RunSettings) -> str:
 
 def make(job: Job) -> Made:
     """Encode every tile of one slide, going on from rows an earlier attempt committed."""
-    table = read_tiles(job.run.tiles(job.key))
-    settings, clock = job.settings.extract, Clock()
-    encoder, target = load_for(job.settings), stain_target(settings)
-    if target is not None:
-        encoder = StainedEncoder(encoder, target)
-    layout = RowLayout(encoder.identity.dim, settings.dtype, job.provenance.fingerprint)
-    half_made = job.run.rows(settings.encoder, job.key)
-    if len(table.grid.xy0):
-        features = _encode(job, table.grid, encoder, RowFile.resume(half_made, layout), clock)
-    else:
-        features = np.empty((0, layout.dim), layout.dtype)
+    table, clock = read_tiles(job.run.tiles(job.key)), Clock()
+    part = Part.of(job, job.settings, job.provenance)
+    others = [Part.of(job, *one) for one in _along(job)]
+    features, *more = encode(job, table.grid, [part, *others], clock)
     with clock.spend("write"):
-        write_features(job.target, features, table, encoder.identity.to_dict(), job.provenance)
-        half_made.unlink(missing_ok=True)
-    made = replace(_made(len(features), table.grid.empty_reason), spent=clock.seconds)
-    if isinstance(encoder, StainedEncoder):
-        return replace(made, counts={**made.counts, "tiles left as stained": encoder.unchanged})
-    return made
+        part.write(job.target, table, features)
+        for other, rows in zip(others, more, strict=True):
+            with publish(job.run.features(other.settings.extract.encoder, job.key)) as target:
+                other.write(target, table, rows)
+    made = _made(len(features), table.grid.empty_reason)
+    return replace(made, counts={**made.counts, **part.counts}, spent=clock.seconds)
 
 
-def _encode(job: Job, grid: TileGrid, encoder: Encoder, rows: RowFile, clock: Clock) -> npt.NDArray[Any]:
-    total = len(grid.xy0)
-    row = job.run.cohort[job.key]
-    execution = job.settings.execution
-    batch_size = execution.tiles_per_batch or encoder.probe_batch(grid.plan.tile_px)
-    try:
-        with open_slide(row.path, job.settings.slide.reader) as slide:
-            for batch in stream_tiles(
-                slide, grid.plan, grid.xy0, batch_size, threads=execution.read_threads, start=rows.rows, clock=clock
-            ):
-                block = encoder.embed(batch.pixels, clock).astype(job.settings.extract.dtype)
-                refuse_non_finite(block, grid.xy0[batch.start : batch.start + len(block)])
-                with clock.spend("write"):
-                    rows.append(block)
-                job.notify(Progress("extract", job.key, rows.rows, total))
-        with clock.spend("write"):
-            return rows.read_all()
-    finally:
-        rows.close()
+def _along(job: Job) -> list[tuple[RunSettings, Provenance]]:
+    """Encoders that are fed with the same tiles: those asked for whose features aren't there in any form."""
+    found = []
+    for name in job.settings.execution.with_encoders:
+        settings = for_encoder(job.settings, name)
+        if name != job.settings.extract.encoder and not job.run.features(name, job.key).exists():
+            found.append((settings, STAGE.provenance(job.run, job.key, settings)))
+    return found
 
 
 def check(path: Path) -> Made:
@@ -110,7 +86,12 @@ def preflight(run: Run, settings: RunSettings) -> None:
     if all(run.features(extract.encoder, slide.slide_id).exists() for slide in run.cohort.slides):
         return
     stain_target(extract)
-    load_for(settings)
+    if settings.execution.gpus is None:
+        load_for(settings)
+        return
+    # the processes that encode load it: this one would only take room on a GPU
+    pick_devices(settings.execution.gpus)
+    encoder_identity(extract.encoder, extract.weights, settings.execution.offline)
 
 
 def _made(rows: int, empty_reason: str | None) -> Made:

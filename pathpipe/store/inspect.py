@@ -12,6 +12,7 @@ import numpy as np
 from pathpipe.errors import StoreError
 from pathpipe.store.features import FORMAT as FEATURES
 from pathpipe.store.features import read_features
+from pathpipe.tiles.grid import Regions
 from pathpipe.tiles.table import FORMAT as TILES
 from pathpipe.tiles.table import read_tiles
 
@@ -95,6 +96,7 @@ def _alignment(file: h5py.File) -> list[str]:
 def _describe_features(path: Path, layout: str, facts: dict[str, Any]) -> Description:
     whole = read_features(path)
     facts.update(_plan_facts(whole.plan))
+    facts.update(_region_facts(whole.regions))
     facts.update({f"encoder {name}": value for name, value in whole.encoder.items()})
     facts["fingerprint"] = whole.provenance.fingerprint
     facts.update({f"made by {name}": value for name, value in whole.provenance.made_by.items()})
@@ -107,9 +109,14 @@ def _describe_features(path: Path, layout: str, facts: dict[str, Any]) -> Descri
 def _describe_tiles(path: Path, layout: str, facts: dict[str, Any]) -> Description:
     grid = read_tiles(path).grid
     facts.update(_plan_facts(grid.plan))
+    facts.update(_region_facts(grid.regions))
     if grid.empty_reason:
         facts["empty"] = grid.empty_reason
     return Description(layout, facts)
+
+
+def _region_facts(regions: Regions | None) -> dict[str, Any]:
+    return {} if regions is None else {"regions of tiles": f"{len(regions.xy0)} of {regions.side} x {regions.side}"}
 
 
 def _plan_facts(plan: Any) -> dict[str, Any]:
@@ -122,6 +129,6 @@ def _plan_facts(plan: Any) -> dict[str, Any]:
         "overlap px": plan.overlap_px,
         "read": f"{plan.read_px[0]} x {plan.read_px[1]} px of level {plan.level}",
         "CLAM's field of view": "right"
-        if plan.read_px[0] == plan.tile_px
+        if plan.read_px[0] * plan.shrink == plan.tile_px
         else "see docs/formats.md: a resize is needed",
     }

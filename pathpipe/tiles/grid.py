@@ -76,7 +76,7 @@ def make_grid(
     drift. With regions, a region is kept for its own share of tissue, and then with all of its tiles.
     """
     box = slide.bounds or Box(0, 0, *slide.size0)
-    pad = settings.edge == "pad"
+    pad = settings.border == "pad"
     lattice = _lattice(box, plan, max(1, settings.region_tiles), pad)
     if not len(lattice.columns) or not len(lattice.rows):
         return _empty(plan, _too_small(box, plan, settings), settings)

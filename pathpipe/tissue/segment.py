@@ -48,7 +48,7 @@ def segment_thumbnail(
     found = method.find(View(pixels, pixel_um, scale0, ink))
     flags = [found.note] if found.note else []
     if slide is not None and settings.blur != "off":
-        seen, remarks = _with_blur(seen, found.mask & ~ink, slide, Thumbnail(pixels, scale0), mpp, settings)
+        seen, remarks = _with_blur(seen, found.mask & ~ink, slide, thumbnail, mpp, settings)
         flags += remarks
     verdict = judge(found.mask, seen.masks, settings, pixel_um, seen.inks)
     removed = {kind: count * pixel_um2 for kind, count in verdict.taken_px.items()}

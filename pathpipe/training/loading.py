@@ -12,6 +12,8 @@ import numpy as np
 from pathpipe.errors import StoreError
 from pathpipe.mil.bag import Bag
 from pathpipe.store.features import Features, read_features
+from pathpipe.store.identity import refuse_mixed
+from pathpipe.store.pack import PackedBag, fresh_pack
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +32,9 @@ class LoadedBags:
 
 
 def load_bags(files: Mapping[str, Path], patients: Mapping[str, str]) -> LoadedBags:
-    """Read feature files, kept in memory as stored (often float16).
+    """Read feature files, kept in memory as stored (often float16), or map them from the folder's pack.
+
+    A pack (`pathpipe store pack`) is used where it holds the files' present content; the bags are the same either way.
 
     Args:
         files: slide_id -> feature file.
@@ -39,17 +43,20 @@ def load_bags(files: Mapping[str, Path], patients: Mapping[str, str]) -> LoadedB
     Raises:
         StoreError: A file is damaged or holds values that aren't finite, encoders differ, or no slide has tiles.
     """
-    slides: dict[str, list[tuple[str, Features]]] = {}
+    slides: dict[str, list[tuple[str, Features | PackedBag]]] = {}
+    pack = fresh_pack(files)
     skipped: list[str] = []
     first: tuple[Path, Mapping[str, Any]] | None = None
     for slide_id in sorted(files):
-        features = read_features(files[slide_id])
-        first = first or (files[slide_id], features.encoder)
-        refuse_mixed(first[1], features.encoder, where=f"{first[0]} and {files[slide_id]}")
+        path = files[slide_id]
+        features = read_features(path) if pack is None else pack.bag(path.name)
+        first = first or (path, features.encoder)
+        refuse_mixed(first[1], features.encoder, where=f"{first[0]} and {path}")
         if len(features.features) == 0:
             skipped.append(f"{slide_id} has no tiles")
             continue
-        _refuse_not_finite(features.features, files[slide_id])
+        if pack is None:  # what is packed was looked at then
+            _refuse_not_finite(features.features, path)
         slides.setdefault(patients[slide_id], []).append((slide_id, features))
     if first is None or not slides:
         raise StoreError(
@@ -57,23 +64,6 @@ def load_bags(files: Mapping[str, Path], patients: Mapping[str, str]) -> LoadedB
         )
     bags = {patient: _merge(patient, slides[patient]) for patient in sorted(slides)}
     return LoadedBags(bags, first[1], tuple(skipped))
-
-
-def refuse_mixed(first: Mapping[str, Any], second: Mapping[str, Any], where: str) -> None:
-    """Compare two encoder identities.
-
-    Raises:
-        StoreError: They differ, with both and what differs.
-    """
-    differing = [key for key in {**first, **second} if first.get(key) != second.get(key)]
-    if differing:
-        one, other = (", ".join(f"{key} {identity.get(key)}" for key in differing) for identity in (first, second))
-        names = f"`{first.get('name')}` ({one}) and `{second.get('name')}` ({other})"
-        raise StoreError(
-            f"the features come from two encoders: {names}",
-            where=where,
-            hint="features of different encoders, weights or transforms can't be mixed; extract again with one",
-        )
 
 
 def _refuse_not_finite(features: np.ndarray, path: Path) -> None:
@@ -88,7 +78,7 @@ def _refuse_not_finite(features: np.ndarray, path: Path) -> None:
             )
 
 
-def _merge(patient: str, slides: list[tuple[str, Features]]) -> Bag:
+def _merge(patient: str, slides: list[tuple[str, Features | PackedBag]]) -> Bag:
     parts = [features for _, features in slides]
     lengths = [len(part.features) for part in parts]
     return Bag(

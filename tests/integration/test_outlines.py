@@ -131,6 +131,26 @@ def test_regions_choose_among_tiles_with_tissue(
     assert _tiles(run, "S1") == BLOCK and _tiles(run, "S2") == BLOCK
 
 
+def test_pages_come_and_go_with_the_cohort(
+    slides: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pathpipe.report.contact_sheet.PER_PAGE", 1)
+    run = tmp_path / "run"
+    (slides / "S3.svs").touch()
+    _tile(capsys, slides, "-o", run, *SETTINGS, code=1)
+    names = ["contact_sheet.jpg", "contact_sheet-2.jpg", "contact_sheet-3.jpg"]
+    assert {path.name for path in run.glob("contact*")} == set(names)
+    first, second = (read_provenance(run / name) for name in names[:2])
+    assert first is not None and first == second and first.stage == "contact-sheet"
+    (run / names[1]).unlink()
+    assert "contact-sheet done" in _tile(capsys, run, code=1) and (run / names[1]).exists()
+    (run / names[0]).write_bytes((run / names[0]).read_bytes()[:5000])
+    assert "contact-sheet done" in _tile(capsys, run, code=1)
+    (slides / "S3.svs").unlink()
+    _tile(capsys, slides, "-o", run)
+    assert {path.name for path in run.glob("contact*")} == set(names[:2])
+
+
 def test_a_folder_that_cannot_be_meant_stops_at_once(
     slides: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -35,7 +35,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 @given(SIDES, SIDES, st.integers(8, 150), st.integers(0, 149), SEEDS)
 def test_padding_covers_every_pixel_of_tissue(w: int, h: int, tile_px: int, overlap_px: int, seed: int) -> None:
     assume(overlap_px < tile_px)
-    options = TileSettings(mpp=0.5, tile_px=tile_px, overlap_px=overlap_px, edge="pad", min_tissue=0)
+    options = TileSettings(mpp=0.5, tile_px=tile_px, overlap_px=overlap_px, border="pad", min_tissue=0)
     mask = _mask((w, h), seed, 0.1, 10.0)
     grid = _lay((w, h), mask, options)
     covered = np.zeros((h, w), bool)
@@ -44,7 +44,7 @@ def test_padding_covers_every_pixel_of_tissue(w: int, h: int, tile_px: int, over
     tissue = mask.mask.repeat(10, 0).repeat(10, 1)[:h, :w]
     assert covered[tissue].all()
     assert (grid.xy0 >= 0).all() and (grid.xy0 < (w, h)).all(), "every tile holds some of the slide"
-    inside = _lay((w, h), mask, options.model_copy(update={"edge": "drop"}))
+    inside = _lay((w, h), mask, options.model_copy(update={"border": "drop"}))
     kept = {tuple(xy0) for xy0 in grid.xy0.tolist()}
     assert {tuple(xy0) for xy0 in inside.xy0.tolist()} <= kept, "padding only adds"
 
@@ -53,7 +53,7 @@ def test_padding_covers_every_pixel_of_tissue(w: int, h: int, tile_px: int, over
 @given(st.integers(300, 4000), st.integers(300, 4000), st.floats(0.11, 0.9), st.floats(0.9, 1.1), st.integers(16, 300))
 def test_padding_leaves_no_gap_at_any_resolution(w: int, h: int, x: float, skew: float, tile_px: int) -> None:
     mpp = Mpp(x, x * skew, "t")
-    options = TileSettings(mpp=1.0, tile_px=tile_px, edge="pad", min_tissue=0)
+    options = TileSettings(mpp=1.0, tile_px=tile_px, border="pad", min_tissue=0)
     plan = plan_read(PaperSlide([(w, h)]), mpp, options)
     grid = _lay((w, h), _mask((w, h), 0, 1.1, 50.0, mpp), options, mpp)
     for axis, length in ((0, w), (1, h)):
@@ -71,8 +71,8 @@ def test_kept_tiles_and_shares_against_counting_pixels(
     w: int, h: int, tile_px: int, stride_px: int, least: float, seed: int, pad: bool
 ) -> None:
     assume(w * h / stride_px**2 < 4000)
-    edge = "pad" if pad else "drop"
-    options = TileSettings(mpp=0.5, tile_px=tile_px, stride_px=stride_px, edge=edge, min_tissue=least)
+    border = "pad" if pad else "drop"
+    options = TileSettings(mpp=0.5, tile_px=tile_px, stride_px=stride_px, border=border, min_tissue=least)
     mask = _mask((w, h), seed, 0.4, 10.0)
     fine = np.zeros((h + 2 * tile_px + 10, w + 2 * tile_px + 10))
     rows, columns = mask.mask.shape
@@ -104,11 +104,11 @@ def _starts(length: int, side: int, stride: int, pad: bool) -> list[int]:
 def test_regions_are_complete_and_kept_for_their_own_tissue(
     w: int, h: int, tile_px: int, side: int, least: float, seed: int, pad: bool
 ) -> None:
-    edge = "pad" if pad else "drop"
-    options = TileSettings(mpp=0.5, tile_px=tile_px, region_tiles=side, edge=edge, min_tissue=least)
+    border = "pad" if pad else "drop"
+    options = TileSettings(mpp=0.5, tile_px=tile_px, region_tiles=side, border=border, min_tissue=least)
     mask = _mask((w, h), seed, 0.5, 10.0)
     grid = _lay((w, h), mask, options)
-    large = _lay((w, h), mask, TileSettings(mpp=0.5, tile_px=tile_px * side, edge=edge, min_tissue=least))
+    large = _lay((w, h), mask, TileSettings(mpp=0.5, tile_px=tile_px * side, border=border, min_tissue=least))
     regions = grid.regions
     assert regions is not None and regions.side == side
     assert np.array_equal(regions.xy0, large.xy0), "a region is a tile as large as all of its tiles"
@@ -155,10 +155,10 @@ def test_regions_of_a_small_slide_need_padding() -> None:
     grid = _lay((3000, 2000), mask, options)
     assert grid.empty_reason == "the slide (1500 x 1000 um) is smaller than a region of 16 x 16 tiles (2048 um)"
     assert grid.regions is not None and grid.regions.xy0.shape == (0, 2)
-    padded = _lay((3000, 2000), mask, options.model_copy(update={"edge": "pad"}))
+    padded = _lay((3000, 2000), mask, options.model_copy(update={"border": "pad"}))
     assert len(padded.xy0) == 256 and padded.tissue[:2].tolist() == [1, 1] and padded.tissue[-1] == 0
     bounds = PaperSlide([(9000, 9000)], Box(700, 900, 3000, 2000))
     plan = plan_read(bounds, MPP, options)
     full = TissueMask(np.ones((90, 90), bool), (100.0, 100.0), MPP, 0)
-    inside = make_grid(bounds, plan, full, options.model_copy(update={"edge": "pad"}))
+    inside = make_grid(bounds, plan, full, options.model_copy(update={"border": "pad"}))
     assert inside.regions is not None and inside.regions.xy0.tolist() == [[700, 900]]

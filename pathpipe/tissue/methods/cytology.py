@@ -10,8 +10,7 @@ from pydantic import Field
 from pathpipe.settings import Settings
 from pathpipe.tissue.holes import drop_small
 from pathpipe.tissue.method import BoolArray, Found, TissueMethod, View
-from pathpipe.tissue.methods.glass import find_glass
-from pathpipe.tissue.methods.ihc import white_of
+from pathpipe.tissue.methods.glass import find_glass, white_of
 
 PER_DENSITY = 400.0  # steps of the 8-bit signal in one unit of optical density
 CLUSTER = 4.0  # so many times the contrast of a cell marks the inside of a cluster, whatever surrounds it

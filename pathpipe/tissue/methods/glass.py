@@ -11,6 +11,8 @@ import numpy.typing as npt
 from pathpipe.slides.slide import Pixels
 from pathpipe.tissue.method import BoolArray
 
+DIMMEST_GLASS = 175  # of 255: what is darker in any primary is no glass
+TINT = 0.1  # of its brightest primary: what is more coloured is no glass
 DARKER = 4.0  # luma this many standard deviations below glass is more than noise
 Signal = npt.NDArray[np.uint8]
 
@@ -66,6 +68,20 @@ def otsu_threshold(counts: npt.NDArray[np.float64]) -> int:
     with np.errstate(divide="ignore", invalid="ignore"):
         between = (whole * weight - moment * total) ** 2 / (weight * (total - weight))
     return int(np.argmax(np.nan_to_num(between, nan=0.0, posinf=0.0)))
+
+
+def white_of(pixels: Pixels, ignore: BoolArray) -> npt.NDArray[np.float32]:
+    """The colour of the slide's glass, (3,) float32; pure white where the commonest light colour is no glass's.
+
+    Args:
+        pixels: (H, W, 3) uint8.
+        ignore: (H, W) bool, what to leave out.
+    """
+    pure = np.full(3, 255.0, np.float32)
+    levels = [find_glass(255 - pixels[..., channel], ignore)[0] for channel in range(3)]
+    white = pure - np.array([glass.level if glass else 0.0 for glass in levels], np.float32)
+    is_glass = white.min() >= DIMMEST_GLASS and white.min() >= (1 - TINT) * white.max()
+    return white if is_glass else pure
 
 
 def as_bright_as_glass(pixels: Pixels, not_glass: BoolArray) -> BoolArray:

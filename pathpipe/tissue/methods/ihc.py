@@ -11,12 +11,11 @@ from skimage.color import hdx_from_rgb
 from pathpipe.settings import Settings
 from pathpipe.slides.slide import Pixels
 from pathpipe.tissue.method import BoolArray, Found, TissueMethod, View
-from pathpipe.tissue.methods.glass import as_bright_as_glass, find_glass
+from pathpipe.tissue.methods.glass import as_bright_as_glass, find_glass, white_of
 
 Floats = npt.NDArray[np.float32]
 ZERO = 32  # of the 8-bit signal: noise goes below no stain
 PER_DENSITY = 512.0  # steps of the 8-bit signal in one unit of optical density
-DIMMEST_GLASS = 80  # of 255, below white: what is darker is no glass
 
 
 class Ihc(TissueMethod):
@@ -57,16 +56,6 @@ class Ihc(TissueMethod):
         if glass is None or glass.level > ZERO + least:  # tissue to the edges: there is no glass to measure
             return ZERO + least
         return glass.level + max(self.options.spreads * glass.spread, least)
-
-
-def white_of(pixels: Pixels, ignore: BoolArray) -> Floats:
-    """The colour of the slide's glass, (3,) float32; pure white where there is none."""
-    white = np.full(3, 255.0, np.float32)
-    for channel in range(3):
-        glass, _ = find_glass(255 - pixels[..., channel], ignore)
-        if glass is not None and glass.level <= DIMMEST_GLASS:
-            white[channel] = 255 - glass.level
-    return white
 
 
 def unmix(pixels: Pixels, white: Floats) -> tuple[Floats, Floats]:

@@ -10,7 +10,7 @@ from pydantic import Field
 from pathpipe.settings import Settings
 from pathpipe.slides.slide import Pixels
 from pathpipe.tissue.method import BoolArray, Found, TissueMethod, View
-from pathpipe.tissue.methods.glass import as_bright_as_glass, find_glass
+from pathpipe.tissue.methods.glass import as_bright_as_glass, find_glass, white_of
 
 FLOOR = 12.0  # saturation of JPEG noise on real scans stays below this, and above tinted glass by no more
 DARK = 30  # of 255: saturation of what is nearly black means nothing
@@ -30,12 +30,19 @@ class Otsu(TissueMethod):
 
     def find(self, view: View) -> Found:
         """See `TissueMethod`."""
-        saturated = saturation(view.pixels)
         if self.options.threshold is not None:
-            return Found(saturated > self.options.threshold, self.options.threshold)
+            return Found(saturation(view.pixels) > self.options.threshold, self.options.threshold)
+        saturated = saturation(balanced(view.pixels, view.ink))
         threshold = saturation_threshold(saturated, view.ink)
         mask = saturated > threshold
         return Found(mask & ~as_bright_as_glass(view.pixels, mask | view.ink), threshold)
+
+
+def balanced(pixels: Pixels, ink: BoolArray) -> Pixels:
+    """The picture as if its glass were white: blue counterstain on yellowish glass is grey, and has no saturation."""
+    scale = 255 / white_of(pixels, ink)
+    table = np.clip(np.rint(np.arange(256)[:, None] * scale), 0, 255).astype(np.uint8)
+    return np.asarray(cv2.LUT(pixels, table.reshape(1, 256, 3)), np.uint8)
 
 
 def saturation(pixels: Pixels) -> npt.NDArray[np.uint8]:

@@ -77,9 +77,11 @@ def grown(mask: BoolArray, reach_px: float) -> BoolArray:
     """A mask and what lies within about that distance of it."""
     if reach_px < 1 or not mask.any():
         return mask
-    if reach_px < 2:
-        return np.asarray(cv2.dilate(mask.view(np.uint8), np.ones((3, 3), np.uint8))).view(bool)
-    # one pass whatever the reach, where a dilation costs the area of its kernel
+    if reach_px < 4:
+        side = 2 * round(reach_px) + 1
+        kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (side, side))
+        return np.asarray(cv2.dilate(mask.view(np.uint8), kernel)).view(bool)
+    # one pass however far, where a dilation costs the area of its kernel
     away = cv2.distanceTransform((~mask).view(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_3)
     return np.asarray(away <= reach_px)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pathpipe.report.contact_sheet import CELL_PX, COLUMNS, PER_PAGE, PICTURE_PX, draw_page, pages
+from pathpipe.report.contact_sheet import CELL_PX, COLUMNS, PER_PAGE, PICTURE_PX, draw_page, pages, sheet_title
 from pathpipe.report.entry import SlideEntry
 from pathpipe.tissue.legend import WARNING
 
@@ -66,6 +66,12 @@ def test_cells_show_pictures_reasons_and_frames() -> None:
     assert frames == [WARNING, (120, 120, 120), (235, 150, 0), (235, 150, 0), (225, 225, 225)]
     remark = [bool((np.abs(cell[242:] - WARNING).max(axis=2) < 30).any()) for cell in (empty, doubted, good)]
     assert remark == [True, True, False]
+
+
+def test_the_title_counts() -> None:
+    expected = "7 slides · 1 failed · 1 stale · 1 empty · 2 flagged · those to look at first come first"
+    assert sheet_title(ENTRIES) == expected
+    assert sheet_title([GOOD]) == "1 slide · those to look at first come first"
 
 
 def test_a_failed_slide_shows_no_picture_of_before() -> None:

@@ -164,3 +164,31 @@ def test_a_cut_file_is_not_read_as_a_slide_of_fewer_levels_with_other_pixels(tmp
 
 
 PIXELS_512 = position_pixels((512, 384))
+
+
+@pytest.mark.parametrize("reader", ["auto", "direct", "tiffslide"])
+def test_a_file_that_lost_its_last_images_is_refused_though_level_0_is_whole(tmp_path: Path, reader: str) -> None:
+    path = position_slide(tmp_path / "a.svs", [(512, 384), (128, 96), (64, 48)])
+    with tifffile.TiffFile(path) as file:
+        directories = [page.offset for page in file.pages]  # levels and thumbnail
+        ends = max(page.dataoffsets[-1] + page.databytecounts[-1] for page in file.pages[:1])
+    whole = path.read_bytes()
+    assert ends < directories[2]
+    for number, offset in enumerate(directories[1:], 2):
+        path.write_bytes(whole[: offset + 1])
+        with pytest.raises(SlideError) as caught:
+            open_slide(path, reader)
+        assert (
+            caught.value.what
+            == f"damaged: the file ends early: image {number} of the file and what comes after " + ("it are missing")
+        )
+
+
+def test_a_level_in_a_subifd_that_is_lost(tmp_path: Path) -> None:
+    half = np.ascontiguousarray(PIXELS[::2, ::2])
+    path = plain_tiff(tmp_path / "a.tif", PIXELS, (0.5, 0.5), [half])
+    with tifffile.TiffFile(path) as file:
+        (offset,) = file.pages.first.subifds
+    path.write_bytes(path.read_bytes()[:offset])
+    with pytest.raises(SlideError, match="ends early"):
+        open_slide(path)

@@ -26,9 +26,9 @@ from pathpipe.store.inspect import describe
 from pathpipe.store.rows import MAGIC, RowFile, RowLayout
 from pathpipe.testing.slides import cut_short
 from pathpipe.tiles.attributes import COORDS_ATTRIBUTES, SlideFacts
-from pathpipe.tiles.grid import TileGrid
+from pathpipe.tiles.grid import Regions, TileGrid
 from pathpipe.tiles.plan import ReadPlan
-from pathpipe.tiles.table import TileTable, write_tiles
+from pathpipe.tiles.table import TileTable, read_tiles, write_tiles
 
 ENCODER = {"name": "vit", "revision": "", "weights_sha256": "ab" * 32, "transform": "resize 224", "dim": 6}
 PROVENANCE = Provenance("extract", 1, {"extract": {"dtype": "float16"}}, {"slide": "s", "tiles": "t", "encoder": "e"})
@@ -98,6 +98,76 @@ def test_a_file_built_from_the_specification_is_read(tmp_path: Path) -> None:
         )
     found = read_features(tmp_path / "a.h5")
     assert found.features[1].tolist() == [4, 5, 6, 7] and found.plan == PLAN and found.encoder["dim"] == 4
+
+
+def _in_regions() -> TileTable:
+    """Two regions of 2 x 2."""
+    corners = np.array([[0, 0], [4096, 1024]], np.int64)
+    steps = np.array([[0, 0], [512, 0], [0, 512], [512, 512]], np.int64)
+    xy0 = (corners[:, None] + steps).reshape(-1, 2)
+    regions = Regions(np.repeat(np.arange(2, dtype=np.int32), 4), corners, 2)
+    grid = TileGrid(xy0, np.linspace(0, 1, 8, dtype=np.float32), PLAN, regions=regions)
+    return TileTable(grid, SlideFacts("S1", (5120, 4096), (5120, 4096)))
+
+
+def test_regions_come_back_from_tiles_and_features(tmp_path: Path) -> None:
+    table = _in_regions()
+    for name in ("a.h5", "b.h5"):
+        write_features(tmp_path / name, _features(8), table, ENCODER, PROVENANCE)
+        write_tiles(tmp_path / f"tiles-{name}", table, PROVENANCE)
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+    for found in (read_features(tmp_path / "a.h5").regions, read_tiles(tmp_path / "tiles-a.h5").grid.regions):
+        assert found is not None and table.grid.regions is not None and found.side == 2
+        assert np.array_equal(found.index, table.grid.regions.index) and found.index.dtype == np.int32
+        assert np.array_equal(found.xy0, table.grid.regions.xy0) and found.xy0.dtype == np.int64
+    for name in ("a.h5", "tiles-a.h5"):
+        assert describe(tmp_path / name).facts["regions of tiles"] == "2 of 2 x 2"
+    write_features(tmp_path / "plain.h5", _features(23), _table(23), ENCODER, PROVENANCE)
+    assert read_features(tmp_path / "plain.h5").regions is None
+
+
+@pytest.mark.parametrize("drop", ["region", "side"])
+def test_tiles_that_dont_fit_their_regions_are_refused(tmp_path: Path, drop: str) -> None:
+    write_features(tmp_path / "a.h5", _features(8), _in_regions(), ENCODER, PROVENANCE)
+    with h5py.File(tmp_path / "a.h5", "r+") as file:
+        if drop == "region":
+            del file["region"]
+            file["region"] = np.zeros(7, np.int32)
+        else:
+            file["regions"].attrs["tiles_per_side"] = 3
+    with pytest.raises(StoreError, match=r"has 2 regions of \d x \d tiles for \d tiles"):
+        read_features(tmp_path / "a.h5")
+
+
+def test_a_tile_table_built_from_the_specification_is_read(tmp_path: Path) -> None:
+    """Written with h5py alone, from docs/formats.md, with regions."""
+    plan = {
+        "tile_px": 256,
+        "overlap_px": 0,
+        "mpp_wanted": 0.5,
+        "mpp0": [0.25, 0.25],
+        "level": 0,
+        "downsample": [1.0, 1.0],
+        "shrink": 1,
+        "read_px": [512, 512],
+        "side0": [512.0, 512.0],
+        "stride0": [512.0, 512.0],
+    }
+    with h5py.File(tmp_path / "t.h5", "w") as file:
+        file["coords"] = np.array([[0, 0], [512, 0], [0, 512], [512, 512]], np.int64)
+        file["tissue"] = np.array([1, 0.5, 0, 0.25], np.float32)
+        file["region"] = np.zeros(4, np.int32)
+        file["regions"] = np.array([[0, 0]], np.int64)
+        file["regions"].attrs["tiles_per_side"] = 2
+        attributes = {"name": "S1", "level0_width": 5120, "level0_height": 4096, "downsampled_level_dim": [5120, 4096]}
+        file["coords"].attrs.update(attributes)
+        file.attrs.update({"format": "pathpipe-tiles", "version": 1, "plan": json.dumps(plan), "empty_reason": ""})
+        made = {"stage": "tile", "version": 1, "settings": {}, "inputs": {}}
+        file.attrs["provenance"] = json.dumps(made)
+    found = read_tiles(tmp_path / "t.h5")
+    assert found.grid.plan == PLAN and found.grid.tissue.tolist() == [1, 0.5, 0, 0.25]
+    assert found.grid.regions is not None and found.grid.regions.side == 2
+    assert found.slide == SlideFacts("S1", (5120, 4096), (5120, 4096))
 
 
 def test_documentation_lists_every_attribute(request: pytest.FixtureRequest) -> None:

@@ -117,8 +117,9 @@ def test_sharp_tissue_of_many_kinds_is_not_blurred(sharp: Pixels, shared_data: P
 
 
 def test_width_is_that_of_the_blur_whatever_the_strength_of_the_stain(sharp: Pixels) -> None:
-    pale = np.round(245 * (sharp / 245.0) ** 0.5).clip(0, 255).astype(np.uint8)
-    for picture in (sharp, pale):
+    part = sharp[900:2100]
+    pale = np.round(245 * (part / 245.0) ** 0.5).clip(0, 255).astype(np.uint8)
+    for picture in (part, pale):
         for sigma_um in (2.0, 4.0, 6.0):
             assert np.median(_judged([_blurred(picture, sigma_um)], 2 * MPP_UM)) == pytest.approx(sigma_um, rel=0.3)
 
