@@ -128,6 +128,10 @@ class Run:
         """Half-made features: rows that survive a kill."""
         return self.features(encoder, slide_id).with_suffix(".rows")
 
+    def embedding(self, encoder: str, slide_encoder: str, slide_id: str) -> Path:
+        """One vector of a slide, HDF5."""
+        return self.folder / "embeddings" / safe_name(encoder) / safe_name(slide_encoder) / f"{slide_id}.h5"
+
     def split(self, name: str) -> Path:
         """Folder of one split: splits.csv and its provenance."""
         return self.folder / "splits" / name

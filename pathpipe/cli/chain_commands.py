@@ -39,6 +39,12 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Goes on where an interrupted run stopped, inside the slide. Writes RUN/features/ENCODER/SLIDE.h5.",
         ("extract", *_FEATURES),
     ),
+    "embed": (
+        "Make one vector of every slide; features are made first where they are missing.\n\n"
+        "Mean, max and mean-std need no training; a published slide encoder needs its own tile encoder and tiles, "
+        "which is checked. Writes RUN/embeddings/ENCODER/SLIDE_ENCODER/SLIDE.h5.",
+        ("embed", "extract", *_FEATURES),
+    ),
     "split": (
         "Assign patients to cross-validation folds.\n\nAlways by patient, stratified by label. Writes RUN/splits/.",
         ("split", "execution:stale"),

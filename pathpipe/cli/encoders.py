@@ -34,6 +34,7 @@ app = typer.Typer(
 def register(root: typer.Typer) -> None:
     """Add the commands to the app."""
     root.add_typer(app)
+    root.command("slide-encoders")(slide_encoders)
 
 
 @app.command("list")
@@ -102,3 +103,30 @@ def pull(
         path = find_weights(record, None, offline)
         check_published(record, path)
         print(f"{weights_sha256(path)}  {path}")
+
+
+def slide_encoders(
+    name: Annotated[str | None, typer.Argument(help="One slide encoder in full")] = None,
+    form: FormOption = "table",
+) -> None:
+    """List the slide encoders, or show one: what it needs of the tiles, its licence, where it comes from."""
+    from pathpipe.cli.tables import print_table
+    from pathpipe.encoders.slide.catalogue import SLIDE_ENCODERS, slide_encoder_card, slide_encoder_names
+
+    if name is not None:
+        card = slide_encoder_card(name)
+        facts = card.model_dump(mode="json")
+        rows = [[field, as_text(value)] for field, value in facts.items() if value not in (None, {}, "", False)]
+        source = SLIDE_ENCODERS.source(name) if name in SLIDE_ENCODERS else "no package yet (docs/plugins.md)"
+        print_table(["field", "value"], [*rows, ["from", source]], form)
+        return
+    rows = []
+    for known in slide_encoder_names():
+        card = slide_encoder_card(known)
+        needs = card.needs
+        tiles = "any" if needs.tile_um is None else f"{needs.tile_px} px at {needs.mpp:g} um/px"
+        source = SLIDE_ENCODERS.source(known) if known in SLIDE_ENCODERS else "no package yet"
+        dim = "as features" if card.dim is None else str(card.dim)
+        licence = NOT_STATED if card.weights and not card.licence else card.licence or ""
+        rows.append([known, dim, ", ".join(needs.encoders) or "any", tiles, licence, source, card.summary])
+    print_table(["slide encoder", "dim", "tile encoder", "tiles", "licence", "from", "idea"], rows, form)

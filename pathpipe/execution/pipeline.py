@@ -10,7 +10,7 @@ from pathpipe.execution.local import Listener, run_units
 from pathpipe.execution.receipt import Receipt
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
-from pathpipe.stages.chain import SLIDE_STAGES, STAGES, for_encoder, units, upstream
+from pathpipe.stages.chain import FROM_FEATURES, SLIDE_STAGES, STAGES, for_encoder, units, upstream
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Outcome:
         if self.of("stale"):
             return ExitCode.BAD_REQUEST
         failed = self.of("failed")
-        cohort_wide = [one for one in failed if one.stage not in (*SLIDE_STAGES, "heatmap")]
+        cohort_wide = [one for one in failed if one.stage not in (*SLIDE_STAGES, *FROM_FEATURES)]
         return ExitCode.SOME_FAILED if cohort_wide or len(failed) > max_failures else ExitCode.DONE
 
 
@@ -68,7 +68,7 @@ def bring_up_to_stage(
                     outcome.receipts.setdefault(label, {})[key] = receipt
             blocked += [one for receipts in results.values() for one in receipts if not one.ok]
             keys = [key for key in keys if results[key][-1].ok]
-        alone = group[-1] in (*SLIDE_STAGES, "heatmap") or STAGES[group[-1]].view
+        alone = group[-1] in (*SLIDE_STAGES, *FROM_FEATURES) or STAGES[group[-1]].view
         if any(one.state == "stale" for one in blocked) or (blocked and not alone):
             break
     return outcome

@@ -146,14 +146,14 @@ def plan_cohort(
     *,
     probed: bool = True,
     gpu_rate: float | None = None,
-    gpus: int = 1,
+    gpu_count: int = 1,
 ) -> CohortPlan:
     """Plan every slide; never raises for a slide that fails, only for settings that would fail all.
 
     Args:
         probed: Read a few tiles, and encode them where weights are at hand, to tell how long it will take.
         gpu_rate: Tiles/s that one GPU encodes, when that is known; nothing is encoded then.
-        gpus: GPUs that share the cohort, each with its own reading threads.
+        gpu_count: GPUs that share the cohort, each with its own reading threads.
     """
     keys = [slide.slide_id for slide in cohort.slides]
     refuse_settings(keys, settings)
@@ -174,7 +174,7 @@ def plan_cohort(
     ordered = tuple(plans[key] for key in keys)
     rates = probe(ordered, settings, encode=gpu_rate is None) if probed else Rates()
     if gpu_rate is not None:
-        rates = replace(rates, encode_tiles_per_s=gpu_rate, encode_note="as given", devices=gpus)
+        rates = replace(rates, encode_tiles_per_s=gpu_rate, encode_note="as given", devices=gpu_count)
     return CohortPlan(settings, ordered, rates, processes)
 
 

@@ -4,6 +4,7 @@ from pathpipe.settings.base import Layer, Settings, merge, read_yaml, to_yaml
 from pathpipe.settings.stages import (
     ENCODER_FILE_KINDS,
     PLACES,
+    EmbedSettings,
     EvaluateSettings,
     Execution,
     ExtractSettings,
@@ -19,6 +20,7 @@ from pathpipe.settings.tiles import TileSettings
 __all__ = [
     "ENCODER_FILE_KINDS",
     "PLACES",
+    "EmbedSettings",
     "EvaluateSettings",
     "Execution",
     "ExtractSettings",

@@ -115,6 +115,12 @@ class ExtractSettings(Settings):
         return {**values, "encoder": f"{kind}:{Path(path).name}", "weights": values.get("weights") or path}
 
 
+class EmbedSettings(Settings):
+    """One vector a slide."""
+
+    slide_encoder: str = Field("mean", description="Slide encoder (`pathpipe slide-encoders` lists them)")
+
+
 class SplitSettings(Settings):
     """Cross-validation folds, always by patient."""
 
@@ -181,6 +187,10 @@ class Execution(Settings):
     compile: bool = Field(False, description="Let torch.compile fuse the encoder: slow to start, faster afterwards")
     channels_last: bool = Field(False, description="Memory order that convolutional encoders like")
     read_threads: int = Field(2, ge=1, description="Threads that read and decode the tiles of a slide")
+    stage_dir: str | None = Field(
+        None, description="Folder on a local disk to copy each slide to while it is encoded, for slow storage"
+    )
+    stage_gb: float = Field(100.0, gt=0, description="Room that all processes together may take there, 1e9 bytes")
     slides_in_flight: int = Field(
         2,
         ge=1,
@@ -211,6 +221,7 @@ class RunSettings(Settings):
     tissue: TissueSettings = TissueSettings()
     tile: TileSettings = TileSettings()
     extract: ExtractSettings = ExtractSettings()
+    embed: EmbedSettings = EmbedSettings()
     split: SplitSettings = SplitSettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()

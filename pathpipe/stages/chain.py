@@ -11,6 +11,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "tile": ("tissue",),
     "contact-sheet": ("tile",),
     "extract": ("tile",),
+    "embed": ("extract",),
     "split": (),
     "train": ("extract", "split"),
     "evaluate": ("train",),
@@ -20,6 +21,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
 # Loaded when first used: `pathpipe tile` must not wait for torch.
 STAGES = Registry("stage", {name: f"pathpipe.stages.{name.replace('-', '_')}:STAGE" for name in NEEDS})
 SLIDE_STAGES = ("tissue", "tile", "extract")
+FROM_FEATURES = ("embed", "heatmap")  # one unit a slide that has features
 COHORT = "cohort"  # key of stages with one unit
 
 
@@ -48,7 +50,7 @@ def units(run: Run, stage: str, settings: RunSettings) -> list[str]:
     slides = [slide.slide_id for slide in run.cohort.slides]
     if stage in SLIDE_STAGES:
         return slides
-    if stage == "heatmap":  # a slide without features has been reported where it failed
+    if stage in FROM_FEATURES:  # a slide without features has been reported where it failed
         return [slide_id for slide_id in slides if run.features(settings.extract.encoder, slide_id).exists()]
     if stage == "train":
         folds = range(settings.split.folds)

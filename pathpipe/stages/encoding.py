@@ -18,6 +18,7 @@ from pathpipe.progress import Progress
 from pathpipe.provenance import Provenance
 from pathpipe.settings import RunSettings
 from pathpipe.slides.open import open_slide
+from pathpipe.slides.staging import staged
 from pathpipe.stages.stage import Job
 from pathpipe.store.features import refuse_non_finite, write_features
 from pathpipe.store.rows import RowFile, RowLayout
@@ -74,7 +75,9 @@ def encode(job: Job, grid: TileGrid, parts: list[Part], clock: Clock) -> list[np
         rows = [part.open_rows() for part in parts]
         for one in rows:
             closing.callback(one.close)
-        slide = closing.enter_context(open_slide(row.path, job.settings.slide.reader))
+        folder = Path(execution.stage_dir) if execution.stage_dir else None
+        path = closing.enter_context(staged(row.path, folder, int(execution.stage_gb * 1e9)))
+        slide = closing.enter_context(open_slide(path, job.settings.slide.reader))
         start = min(one.rows for one in rows)
         for batch in stream_tiles(
             slide, grid.plan, grid.xy0, batch_size, threads=execution.read_threads, start=start, clock=clock

@@ -130,9 +130,8 @@ def _encoding_rate(pixels: Pixels, settings: RunSettings) -> tuple[float | None,
         encoder = load_for(settings, offline=True)
     except PathpipeError as error:
         return None, error.reason
-    batch = np.resize(
-        pixels, (settings.execution.tiles_per_batch or encoder.probe_batch(pixels.shape[1]), *pixels.shape[1:])
-    )
+    count = settings.execution.tiles_per_batch or encoder.probe_batch(pixels.shape[1])
+    batch = np.resize(pixels, (count, *pixels.shape[1:]))
     encoder.embed(batch[:_FEW])  # the first call allocates and compiles
     few_s = _timed(encoder.embed, batch[:_FEW])
     note = f"measured on {encoder.device}"

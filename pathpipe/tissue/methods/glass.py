@@ -13,6 +13,7 @@ from pathpipe.tissue.method import BoolArray
 
 DIMMEST_GLASS = 175  # of 255: what is darker in any primary is no glass
 TINT = 0.1  # of its brightest primary: what is more coloured is no glass
+ENOUGH = 200_000  # pixels for a colour
 DARKER = 4.0  # luma this many standard deviations below glass is more than noise
 Signal = npt.NDArray[np.uint8]
 
@@ -78,7 +79,9 @@ def white_of(pixels: Pixels, ignore: BoolArray) -> npt.NDArray[np.float32]:
         ignore: (H, W) bool, what to leave out.
     """
     pure = np.full(3, 255.0, np.float32)
-    levels = [find_glass(255 - pixels[..., channel], ignore)[0] for channel in range(3)]
+    step = max(1, round(np.sqrt(pixels[..., 0].size / ENOUGH)))
+    dark = 255 - pixels[::step, ::step]
+    levels = [find_glass(dark[..., channel], ignore[::step, ::step])[0] for channel in range(3)]
     white = pure - np.array([glass.level if glass else 0.0 for glass in levels], np.float32)
     is_glass = white.min() >= DIMMEST_GLASS and white.min() >= (1 - TINT) * white.max()
     return white if is_glass else pure

@@ -75,6 +75,9 @@ def test_other_settings_are_stale_and_named(run: Run) -> None:
     assert stale.state == "stale"
     assert stale.reason == "was made from something else (settings.tile.mpp: 0.5 -> 0.25)"
     assert "--stale remake" in (stale.hint or "")
+    assert bring_up_to_date(_stage(_never), run, "S1", _settings(mpp=0.5)).state == "current"
+    kept = read_receipt(run, "toy", "S1")
+    assert kept is not None and kept.state == "current", "the receipt of trouble doesn't outlive it"
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_files_threads_and_memory_are_given_back(known: tuple[str, Path], closes
     use(30)  # caches and thread pools of the libraries fill up
     before, held = _state(), [_resident()]
     for _ in range(2):
-        use(150)
+        use(100)
         held.append(_resident())
     after = _state()
     assert after[0] <= before[0] and after[1] <= before[1], (before, after)

@@ -178,17 +178,15 @@ def test_a_file_that_lost_its_last_images_is_refused_though_level_0_is_whole(tmp
         path.write_bytes(whole[: offset + 1])
         with pytest.raises(SlideError) as caught:
             open_slide(path, reader)
-        assert (
-            caught.value.what
-            == f"damaged: the file ends early: image {number} of the file and what comes after " + ("it are missing")
-        )
+        words = f"image {number} of the file and what comes after it are missing"
+        assert caught.value.what == f"damaged: the file ends early: {words}"
 
 
 def test_a_level_in_a_subifd_that_is_lost(tmp_path: Path) -> None:
     half = np.ascontiguousarray(PIXELS[::2, ::2])
     path = plain_tiff(tmp_path / "a.tif", PIXELS, (0.5, 0.5), [half])
     with tifffile.TiffFile(path) as file:
-        (offset,) = file.pages.first.subifds
+        (offset,) = file.pages.first.subifds or ()
     path.write_bytes(path.read_bytes()[:offset])
     with pytest.raises(SlideError, match="ends early"):
         open_slide(path)

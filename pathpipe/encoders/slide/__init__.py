@@ -1,0 +1,1 @@
+"""Slide encoders: all tiles of a slide become one vector."""
