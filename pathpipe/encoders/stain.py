@@ -20,8 +20,8 @@ from pathpipe.settings import ExtractSettings
 
 _SHAPES = {"macenko": ((3, 2), (2,)), "reinhard": ((3,), (3,))}
 _PREFIX = "stain "
-# Macenko: the reference of the first open implementation (M. Veta's), which most packages took over. Reinhard: mean and spread of L*, a*, b*
-# over the tissue of CMU-1-Small-Region at 0.499 um/px.
+# Macenko: the reference of M. Veta's open implementation, which most packages took over. Reinhard: mean and spread of
+# L*, a*, b* over the tissue of CMU-1-Small-Region at 0.499 um/px.
 _DEFAULTS = {
     "macenko": (0.5626, 0.2159, 0.7201, 0.8012, 0.4062, 0.5581, 1.9705, 1.0308),
     "reinhard": (42.05, 29.14, -14.36, 16.24, 11.97, 9.23),

@@ -50,6 +50,18 @@ def stated_number(text: str | None) -> float | None:
     return value if value > 0 else None
 
 
+def by_tiff_tags(x: float | None, y: float | None, unit_um: float | None) -> Mpp | None:
+    """What XResolution, YResolution (px per unit) and the unit's length state; None where they can't be meant.
+
+    A vendor's file that leaves out its own property often carries the resolution of a screen here: only what a slide
+    may have counts. Reference: TIFF 6.0, section 8.
+    """
+    if x is None or y is None or unit_um is None or x <= 0 or y <= 0:
+        return None
+    mpp = Mpp(unit_um / x, unit_um / y, "TIFF resolution tags")
+    return mpp if all(MIN_MPP <= value <= MAX_MPP for value in (mpp.x, mpp.y)) else None
+
+
 def _credible(mpp: Mpp, slide: Slide) -> Mpp:
     for value in (mpp.x, mpp.y):
         if not (math.isfinite(value) and MIN_MPP <= value <= MAX_MPP):

@@ -17,9 +17,7 @@ from pathpipe.slides.identity import slide_files
 
 _POLL_S = 0.2
 _CLAIM = "pathpipe-stage-"
-_WHOLE = frozenset(
-    [".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".svslide", ".qptiff", ".mrxs", ".png", ".jpg", ".jpeg"]
-)
+_WHOLE = frozenset(".svs .tif .tiff .ndpi .scn .bif .svslide .qptiff .mrxs .png .jpg .jpeg".split())
 
 
 @contextmanager

@@ -58,7 +58,7 @@ class Verdict:
         rows: How many were encoded again.
         mean: Mean cosine of a stored row and the same tile encoded now; `least` is the smallest.
         others: Mean cosine of stored rows and other tiles encoded now: what chance gives.
-        drift: (1 - mean) / (1 - others): 0 when nothing has changed, 1 when rows are no nearer than those of other tiles.
+        drift: (1 - mean) / (1 - others): 0 when nothing has changed, 1 when rows are no nearer than other tiles' rows.
         state: `same`, `close`, `different`, `empty` or `failed`.
         note: What to know or do about it.
     """
@@ -134,8 +134,8 @@ def compare(
         stored: (n, D); `again` likewise, of the same tiles.
 
     Returns:
-        (n,) cosines of each pair; the mean cosine of different tiles (0 when there is but one); the share of tiles whose
-        nearest stored row is their own.
+        (n,) cosines of each pair; the mean cosine of different tiles (0 when there is but one); the share of tiles
+        whose nearest stored row is their own.
     """
     one, two = (_unit(values.astype(np.float64)) for values in (stored, again))
     table = two @ one.T
@@ -161,7 +161,7 @@ def _encode(
 
 
 def _plan_and_places(record: SlideFeatures, slide: Slide, row: SlideRow) -> tuple[ReadPlan, npt.NDArray[np.int64]]:
-    """How the tiles were read: the plan of our own files; for others their footprint and size, read without shrinking."""
+    """How the tiles were read: the plan of our own files; of others their footprint and size, decoded in full."""
     native, places = record.native, record.places
     if native is not None and native.provenance.stage == "extract":
         if native.plan.level >= len(slide.levels):

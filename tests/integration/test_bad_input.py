@@ -14,6 +14,7 @@ import tifffile
 from PIL import Image
 
 from pathpipe.samples.cohort import _textures
+from pathpipe.slides.open import open_slide
 from pathpipe.testing.slides import cut_short, plain_tiff, position_pixels, position_slide, position_zarr, sparse_tiff
 from tests.integration.conftest import SMALL, Call, environment, write_slide
 
@@ -85,6 +86,28 @@ def test_nothing_else_is_disturbed(pathpipe: Call, tmp_path: Path) -> None:
     for name in GOOD:
         stem = Path(name).stem
         assert (run / "tiles" / f"{stem}.h5").read_bytes() == (alone / "tiles" / f"{stem}.h5").read_bytes()
+
+
+def test_an_ome_zarr_folder_gives_the_tiles_of_the_file_it_was_made_from(pathpipe: Call, tmp_path: Path) -> None:
+    import h5py
+    import zarr
+
+    folder = tmp_path / "slides"
+    write_slide(folder / "a.svs", seed=3)
+    with open_slide(folder / "a.svs") as slide:
+        path = position_zarr(folder / "b.zarr", [level.size_px for level in slide.levels], (0.5, 0.5), form=3)
+        for level in slide.levels:
+            pixels = slide.read((0, 0), level.index, level.size_px)
+            zarr.open_array(str(path / str(level.index)), mode="r+")[...] = pixels.transpose(2, 0, 1)
+    run = tmp_path / "run"
+    pathpipe("tile", folder, "-o", run, *SMALL)
+    coords = []
+    for name in ("a", "b"):
+        with h5py.File(run / "tiles" / f"{name}.h5") as file:
+            coords.append(file["coords"][:])
+    assert len(coords[0]) > 5 and np.array_equal(coords[0], coords[1])
+    again = pathpipe("tile", run).stderr
+    assert "2 current" in again
 
 
 def _tissue(side: int) -> np.ndarray:

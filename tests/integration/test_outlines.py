@@ -86,6 +86,24 @@ def test_given_tissue_replaces_detection_where_it_is_given(
     assert "done" not in _tile(capsys, run), "archived away since"
 
 
+def test_a_plan_counts_what_given_outlines_lead_to(
+    slides: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    masks = _write(tmp_path / "masks" / "S1.geojson", (0, 0, 128, 64), (448, 448, 512, 480))
+    options = [str(slides), *SETTINGS, "--no-probe", "--json", "--workers", "1", "--exclude", str(masks)]
+    with pytest.raises(SystemExit):
+        main(["plan", *options, "--mask-dir", str(masks), "--max-excluded", "0.6"])
+    planned = json.loads(capsys.readouterr().out)["slides"]
+    assert [one["tiles"] for one in planned] == [1, 16], "of S1, the tile that lies by half in the excluded region"
+    (masks / "S1.geojson").write_text("{")
+    with pytest.raises(SystemExit) as stop:
+        main(["plan", *options])
+    assert stop.value.code == 2 and "conflict: S1: given: " in capsys.readouterr().err
+    with pytest.raises(SystemExit) as stop:
+        main(["plan", *options, "--include", str(slides)])
+    assert stop.value.code == 2 and "no file for any slide" in capsys.readouterr().err
+
+
 def test_an_edit_in_the_run_itself_changes_the_tiles(
     slides: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pathpipe.cli.app import main
-from pathpipe.provenance import read_provenance
+from pathpipe.errors import SettingsError
+from pathpipe.provenance import Provenance, read_provenance
+from pathpipe.settings import RunSettings
 from pathpipe.slides.writer import shrink, write_svs
+from pathpipe.stages import train
+from pathpipe.stages.predict import Ensemble
 from pathpipe.tiles.table import read_tiles
+from pathpipe.tissue.method import METHODS, tissue_method
 from tests.conftest import ROOT
 from tests.integration.conftest import SMALL, Call, write_slide
 from tests.unit.tissue.test_methods import cytology_slide
@@ -71,3 +78,38 @@ def test_slips_are_refused_before_any_slide_is_opened(
     run(["tile", str(tmp_path / "S1.svs"), "-o", str(tmp_path / "run"), *flags], code)
     assert message in " ".join(capsys.readouterr().err.split())
     assert not list((tmp_path / "run").glob("receipts/*/*"))
+
+
+def test_methods_are_listed_with_their_options(capsys: pytest.CaptureFixture[str]) -> None:
+    run(["tissue-methods", "--form", "csv"], 0)
+    listed = capsys.readouterr().out
+    assert [line.partition(",")[0] for line in listed.splitlines()[1:]] == METHODS.names()
+    run(["tissue-methods", "clam", "--form", "csv"], 0)
+    shown = capsys.readouterr().out
+    assert "--method-settings a_t=100.0," in shown and "--method-settings sthresh=8," in shown
+    run(["tissue-methods", "onnx", "--form", "csv"], 0)
+    assert "--method-settings file=...," in capsys.readouterr().out
+    run(["models", "abmil", "--form", "csv"], 0)
+    assert "-s hidden=512," in capsys.readouterr().out
+
+
+def test_prediction_asks_for_the_network_that_found_the_tissue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, other = exported(tmp_path / "net.pt"), exported(tmp_path / "other.pt", "indices")
+    options = {"file": str(network), "mpp": 8, "tile_px": 64, "overlap_px": 8}
+    settings = RunSettings.model_validate({"tissue": {"method": "torchscript", "method_settings": options}})
+    digest = tissue_method("torchscript", options).fingerprint()
+    made = Provenance("extract", 1, {}, {"method": digest})
+    monkeypatch.setattr(train, "feature_files", lambda run, settings: {"S1": tmp_path / "S1.h5"})
+    monkeypatch.setattr(train, "read_provenance", lambda path: made)
+    job: Any = SimpleNamespace(run=None, settings=settings)
+    kept = train._preprocessing(job)
+    assert kept["tissue"]["method_settings"] == {"mpp": 8, "tile_px": 64, "overlap_px": 8, "sha256": digest}
+    checkpoint: Any = SimpleNamespace(preprocessing=kept, encoder={"transform": ""})
+    ensemble = Ensemble((checkpoint,))
+    with pytest.raises(SettingsError, match="found by a network"):
+        ensemble.settings({}, None)
+    same = ensemble.settings({}, None, str(network)).tissue
+    tissue_method(same.method, same.method_settings).preflight(8.0)
+    wrong = ensemble.settings({}, None, str(other)).tissue
+    with pytest.raises(SettingsError, match="not the one in the option `sha256`"):
+        tissue_method(wrong.method, wrong.method_settings).preflight(8.0)

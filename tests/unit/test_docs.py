@@ -73,8 +73,10 @@ def test_every_setting_is_an_option_of_some_command() -> None:
 
 def test_the_plugin_page_works() -> None:
     """Its model is taken from the page and meets the contract's core: packed equals padded."""
+    import numpy as np
     import torch
 
+    from pathpipe.encoders.slide.slide_encoder import SlideTiles
     from pathpipe.mil.bag import Bags
     from pathpipe.testing.bags import random_bag
 
@@ -87,3 +89,6 @@ def test_the_plugin_page_works() -> None:
     assert torch.allclose(packed, padded, atol=1e-6) and packed.shape == (2, 2)
     exec(blocks[2], space)
     assert space["MY_VIT"].dim == 768
+    exec(blocks[3], space)
+    tiles = SlideTiles(np.array([[1, 2], [3, 9], [8, 4]], np.float16), np.zeros((3, 2)), (1, 1), (1, 1), "vit", 1.0)
+    assert space["Median"]("cpu").embed(tiles).tolist() == [3, 4]

@@ -72,6 +72,8 @@ def read_index(path: Path) -> TiffIndex:
         NotDirect: The file is of a kind another reader knows better.
         SlideError: It is damaged, or not an RGB slide.
     """
+    if path.suffix.lower() == ".ndpi":  # by this name alone tifffile takes its offsets for NDPI's own kind
+        raise NotDirect("called .ndpi, which OpenSlide tells from other TIFFs", where=path.name)
     try:
         with tifffile.TiffFile(path) as file:
             _refuse_kinds_of_others(file, path)

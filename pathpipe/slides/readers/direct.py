@@ -18,7 +18,7 @@ from pathpipe.slides.alpha import over_white
 from pathpipe.slides.native.cache import TileCache
 from pathpipe.slides.native.decode import DecodeError
 from pathpipe.slides.native.index import NativeLevel, NotDirect, TiffIndex, read_index
-from pathpipe.slides.resolution import stated_number
+from pathpipe.slides.resolution import by_tiff_tags, stated_number
 from pathpipe.slides.slide import Box, Closing, Level, Mpp, Pixels, make_levels
 from pathpipe.slides.tiff import COPY_AGAIN, is_tiff
 
@@ -214,5 +214,8 @@ def _mpp(index: TiffIndex, properties: Mapping[str, str]) -> Mpp | None:
         return Mpp(*index.facts.ome_mpp, "OME PhysicalSize")
     if index.vendor == "aperio":
         value = stated_number(properties.get("aperio.MPP"))
-        return None if value is None else Mpp(value, value, "aperio property")
+        if value is not None:
+            return Mpp(value, value, "aperio property")
+        tags = index.resolution
+        return None if tags is None else by_tiff_tags(1 / tags[0], 1 / tags[1], 1)
     return None if index.resolution is None else Mpp(*index.resolution, "TIFF resolution tags")

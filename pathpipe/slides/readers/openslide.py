@@ -11,9 +11,11 @@ import openslide
 
 from pathpipe.errors import SlideError
 from pathpipe.slides.alpha import over_white
-from pathpipe.slides.resolution import stated_number
+from pathpipe.slides.resolution import by_tiff_tags, stated_number
 from pathpipe.slides.slide import Box, Closing, Mpp, Pixels, make_levels
 from pathpipe.slides.tiff import COPY_AGAIN
+
+_UNIT_UM = {"inch": 25_400.0, "centimeter": 10_000.0}
 
 
 class OpenSlideSlide(Closing):
@@ -85,7 +87,8 @@ def _mpp(properties: Mapping[str, str]) -> Mpp | None:
     x = stated_number(properties.get(openslide.PROPERTY_NAME_MPP_X))
     y = stated_number(properties.get(openslide.PROPERTY_NAME_MPP_Y))
     if x is None or y is None:
-        return None
+        across, down = (stated_number(properties.get(f"tiff.{axis}Resolution")) for axis in "XY")
+        return by_tiff_tags(across, down, _UNIT_UM.get(properties.get("tiff.ResolutionUnit", "")))
     vendor = properties.get(openslide.PROPERTY_NAME_VENDOR, "")
     source = {"generic-tiff": "TIFF resolution tags", "dicom": "DICOM pixel spacing"}.get(vendor, f"{vendor} property")
     return Mpp(x, y, source)

@@ -22,6 +22,7 @@ class Ihc(TissueMethod):
     """Haematoxylin or DAB above the noise of glass, by colour deconvolution.
 
     Each stain has a threshold of its own, set by the noise of the slide's own glass and not by the amount of stain.
+    Grey isn't left out: blue and brown together are grey. Shadows are for the quality control to find.
 
     Reference: Ruifrok & Johnston (2001), Anal. Quant. Cytol. Histol. 23(4), 291-299; vectors of scikit-image.
     """
@@ -38,17 +39,19 @@ class Ihc(TissueMethod):
 
     def find(self, view: View) -> Found:
         """See `TissueMethod`."""
-        stains = unmix(view.pixels, white_of(view.pixels, view.ink))
+        amounts = density(view.pixels, white_of(view.pixels, view.ink))
         sigma = self.options.smooth_um / view.pixel_um
+        if sigma > 0.3:
+            amounts = np.asarray(cv2.GaussianBlur(amounts, (0, 0), sigma), np.float32)
         mask = np.zeros(view.ink.shape, bool)
         weakest = np.inf
-        for amount in stains:
-            smooth = cv2.GaussianBlur(amount, (0, 0), sigma) if sigma > 0.3 else amount
-            signal = np.clip(np.asarray(smooth) * PER_DENSITY + ZERO, 0, 255)
-            threshold = self._threshold(signal.astype(np.uint8), view.ink)
+        for amount in unmix(amounts):
+            signal = np.clip(amount * PER_DENSITY + ZERO, 0, 255).astype(np.uint8)
+            threshold = self._threshold(signal, view.ink)
             mask |= np.asarray(signal > threshold)
             weakest = min(weakest, (threshold - ZERO) / PER_DENSITY)
-        return Found(mask & ~as_bright_as_glass(view.pixels, mask | view.ink), round(weakest, 4))
+        mask &= ~as_bright_as_glass(view.pixels, mask | view.ink)
+        return Found(mask, round(weakest, 4))
 
     def _threshold(self, signal: npt.NDArray[np.uint8], ink: BoolArray) -> float:
         least = self.options.density * PER_DENSITY
@@ -58,10 +61,18 @@ class Ihc(TissueMethod):
         return glass.level + max(self.options.spreads * glass.spread, least)
 
 
-def unmix(pixels: Pixels, white: Floats) -> tuple[Floats, Floats]:
-    """Haematoxylin and DAB, each (H, W) float32 in optical density (log10); negative where a colour is opposite."""
+def density(pixels: Pixels, white: Floats) -> Floats:
+    """Optical density (log10) under that glass, (H, W, 3) float32; negative where it is brighter."""
     values = np.maximum(np.arange(256, dtype=np.float32), 1)[:, None]
-    density = np.log10(white[None] / values).astype(np.float32)
-    table = np.ascontiguousarray(density.reshape(1, 256, 3))
-    amounts = cv2.transform(cv2.LUT(pixels, table), np.ascontiguousarray(hdx_from_rgb.T, np.float32)[:2])
-    return np.ascontiguousarray(amounts[..., 0]), np.ascontiguousarray(amounts[..., 1])
+    table = np.log10(white[None] / values).astype(np.float32)
+    return np.asarray(cv2.LUT(pixels, np.ascontiguousarray(table.reshape(1, 256, 3))), np.float32)
+
+
+def unmix(amounts: Floats) -> tuple[Floats, Floats]:
+    """Haematoxylin and DAB in optical density, each (H, W) float32; negative where a colour is opposite.
+
+    Args:
+        amounts: (H, W, 3) float32, optical density.
+    """
+    stains = np.asarray(cv2.transform(amounts, np.ascontiguousarray(hdx_from_rgb.T, np.float32)[:2]), np.float32)
+    return stains[..., 0], stains[..., 1]

@@ -309,3 +309,31 @@ def test_a_tile_that_cannot_be_made_is_tried_again() -> None:
         with pytest.raises(ValueError, match="no"):
             cache.get("a", fail)
     assert cache.get("a", lambda: np.ones((1, 1, 3), np.uint8)).sum() == 3
+
+
+@pytest.mark.parametrize("reader", ["direct", "openslide"])
+@pytest.mark.parametrize(("per_cm", "mpp"), [(40_000, 0.25), (28, None)])
+def test_aperio_without_its_own_mpp(
+    tmp_path: Path, tissue: Pixels, reader: str, per_cm: int, mpp: float | None
+) -> None:
+    """The next in the chain is asked; the 72 dpi of a screen don't count."""
+    with tifffile.TiffWriter(tmp_path / "a.svs") as writer:
+        writer.write(
+            tissue,
+            photometric="rgb",
+            tile=(128, 128),
+            metadata=None,
+            description="Aperio Image Library v12\r\n900x620 [0,0 900x620] -> 900x620|AppMag = 40",
+            resolution=(per_cm, per_cm),
+            resolutionunit="CENTIMETER",
+        )
+    with open_slide(tmp_path / "a.svs", reader) as slide:
+        assert slide.vendor == "aperio"
+        assert (slide.mpp.x if slide.mpp else None) == (pytest.approx(mpp) if mpp else None)
+
+
+def test_an_svs_called_ndpi_is_opened_for_what_it_is(tmp_path: Path, tissue: Pixels) -> None:
+    write_svs(tmp_path / "a.svs", [tissue], 0.5, 20, SvsFormat(tile_px=128))
+    (tmp_path / "a.svs").rename(tmp_path / "a.ndpi")
+    with open_slide(tmp_path / "a.ndpi") as slide:
+        assert (slide.vendor, slide.reader) == ("aperio", "openslide")

@@ -120,8 +120,7 @@ def test_regions_come_back_from_tiles_and_features(tmp_path: Path) -> None:
         assert found is not None and table.grid.regions is not None and found.side == 2
         assert np.array_equal(found.index, table.grid.regions.index) and found.index.dtype == np.int32
         assert np.array_equal(found.xy0, table.grid.regions.xy0) and found.xy0.dtype == np.int64
-    for name in ("a.h5", "tiles-a.h5"):
-        assert describe(tmp_path / name).facts["regions of tiles"] == "2 of 2 x 2"
+    assert describe(tmp_path / "a.h5").facts["regions"] == "2 of 2 x 2 tiles"
     write_features(tmp_path / "plain.h5", _features(23), _table(23), ENCODER, PROVENANCE)
     assert read_features(tmp_path / "plain.h5").regions is None
 

@@ -17,8 +17,8 @@ from pathpipe.errors import SettingsError
 from pathpipe.samples import BUNDLED_SLIDE
 from pathpipe.slides.open import open_slide
 from pathpipe.tissue.method import METHODS, Found, View, missing_files, pinned, tissue_method, without_files
-from pathpipe.tissue.methods.glass import as_bright_as_glass, find_glass, otsu_threshold
-from pathpipe.tissue.methods.ihc import unmix
+from pathpipe.tissue.methods.glass import as_bright_as_glass, find_glass, otsu_threshold, white_of
+from pathpipe.tissue.methods.ihc import density, unmix
 from pathpipe.tissue.thumbnail import read_thumbnail
 
 GLASS = (241, 240, 238)
@@ -190,13 +190,35 @@ def test_ihc_finds_weak_counterstain_beside_strong_brown(amount: float) -> None:
     assert found[ndimage.binary_erosion(counterstained, iterations=3)].mean() > 0.95
     assert found[ndimage.binary_erosion(positive, iterations=2)].mean() > 0.97
     assert found[~ndimage.binary_dilation(counterstained | positive, iterations=4)].mean() < 1e-3
-    assert find("otsu", pixels).mask[counterstained].mean() < 0.5, "the case that otsu is blind to"
+    if amount < 1:
+        assert find("otsu", pixels).mask[counterstained].mean() < 0.1, "the case that otsu is blind to"
+
+
+def test_otsu_sees_blue_on_yellowish_glass() -> None:
+    glass, blue = np.array([240, 239, 231.0]), 10 ** (-0.1 * np.array([0.65, 0.70, 0.29]))
+    picture = np.broadcast_to(glass, (200, 200, 3)).copy()
+    picture[60:140, 60:140] *= blue
+    pixels = scanned(picture)
+    plain = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV)[..., 1]
+    assert np.median(plain[70:130, 70:130]) < 12 + np.median(plain[:50]), "as colours go, it is hardly there"
+    found = find("otsu", pixels).mask
+    assert found[63:137, 63:137].mean() > 0.97 and found.sum() < 1.1 * 80**2
+
+
+def test_white_is_the_glass_and_never_pale_tissue() -> None:
+    ink = np.zeros((240, 300), bool)
+    picture = bare()
+    picture[60:160, 80:200] = (200, 120, 170)
+    assert np.abs(white_of(scanned(picture), ink) - GLASS).max() <= 1
+    to_the_edges = np.broadcast_to(np.array([226, 196, 214.0]), (240, 300, 3))
+    assert (white_of(scanned(to_the_edges), ink) == 255).all()
+    assert find("otsu", scanned(to_the_edges)).mask.mean() > 0.99
 
 
 def test_stains_are_unmixed_as_scikit_image_does() -> None:
     real = np.maximum(immunohistochemistry()[::7, ::7, :3], 1)
     expected = separate_stains(real, hdx_from_rgb)  # in units of 6 powers of ten
-    haematoxylin, dab = unmix(np.ascontiguousarray(real), np.full(3, 255, np.float32))
+    haematoxylin, dab = unmix(density(np.ascontiguousarray(real), np.full(3, 255, np.float32)))
     shown = expected[..., :2] > 0.02  # scikit-image cuts off below nought
     assert np.abs(haematoxylin / 6 - expected[..., 0])[shown[..., 0]].max() < 1e-4
     assert np.abs(dab / 6 - expected[..., 1])[shown[..., 1]].max() < 1e-4
