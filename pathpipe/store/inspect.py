@@ -15,6 +15,7 @@ from pathpipe.store.layouts.detect import layout_of, read_any
 from pathpipe.store.layouts.record import DAMAGE, SlideFeatures, plain_facts
 from pathpipe.store.pack import FORMAT as PACK
 from pathpipe.store.pack import SUFFIX, changed_sources, open_pack
+from pathpipe.tiles.grid import Regions
 from pathpipe.tiles.plan import ReadPlan
 from pathpipe.tiles.table import FORMAT as TILES
 from pathpipe.tiles.table import read_tiles
@@ -118,8 +119,7 @@ def _own_facts(record: SlideFeatures) -> dict[str, Any]:
     assert whole is not None
     facts: dict[str, Any] = {"coords": f"{len(whole.xy0)}x2 in level-0 px"}
     facts.update(_plan_facts(whole.plan))
-    if whole.regions is not None:
-        facts["regions"] = f"{len(whole.regions.xy0)} of {whole.regions.side} x {whole.regions.side} tiles"
+    facts.update(_region_facts(whole.regions))
     facts.update({f"encoder {name}": value for name, value in whole.encoder.items()})
     facts["fingerprint"] = whole.provenance.fingerprint
     facts.update({f"made by {name}": value for name, value in whole.provenance.made_by.items()})
@@ -130,7 +130,7 @@ def _own_facts(record: SlideFeatures) -> dict[str, Any]:
 
 def _describe_tiles(path: Path) -> Description:
     grid = read_tiles(path).grid
-    facts = {**_shapes(path), **_plan_facts(grid.plan)}
+    facts = {**_shapes(path), **_plan_facts(grid.plan), **_region_facts(grid.regions)}
     if grid.empty_reason:
         facts["empty"] = grid.empty_reason
     return Description("pathpipe tiles", facts)
@@ -170,6 +170,10 @@ def _shapes(path: Path) -> dict[str, Any]:
             for name, item in file.items()
             if isinstance(item, h5py.Dataset)
         }
+
+
+def _region_facts(regions: Regions | None) -> dict[str, Any]:
+    return {} if regions is None else {"regions": f"{len(regions.xy0)} of {regions.side} x {regions.side} tiles"}
 
 
 def _plan_facts(plan: ReadPlan) -> dict[str, Any]:

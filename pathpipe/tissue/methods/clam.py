@@ -28,7 +28,8 @@ class Clam(TissueMethod):
 
     The mask has its own resolution, where CLAM takes the slide's level nearest to (and not above) 64x: areas are
     converted through level 0, widths of the median and of the closing by the ratio of the two resolutions. An even
-    kernel moves CLAM's mask by a pixel; here it stays in place.
+    kernel moves CLAM's mask by a pixel; here it stays in place. Areas are numbers of pixels, CLAM's are of polygons
+    through their centres.
 
     Reference: Lu et al. (2021), Nature Biomedical Engineering 5, 555-570; the presets are the numbers of
     github.com/mahmoodlab/CLAM: `create_patches_fp.py` (default), `presets/tcga.csv`, `bwh_biopsy.csv` and
