@@ -3,8 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PEERS := .venv-peers
 
-.PHONY: setup demo test lint type docs bench check fix clean
+.PHONY: setup demo test lint type docs bench bench-peers check fix clean
 
 setup: $(READY)
 
@@ -37,6 +38,22 @@ bench: $(READY)
 	$(BIN)/python benchmarks/extraction.py
 	$(BIN)/python benchmarks/startup.py
 
+# Peers live apart from pathpipe's own environment but see its packages (torch is 6 GB): their site-packages come first,
+# then those of $(VENV) by a .pth file. torch is held at the version that is there.
+$(PEERS)/.ready: benchmarks/peers.txt benchmarks/peers-alone.txt | $(READY)
+	$(BIN)/python -m venv --clear $(PEERS)
+	echo "import site; site.addsitedir('$$($(BIN)/python -c "import site; print(site.getsitepackages()[0])")')" \
+	  > $$($(PEERS)/bin/python -c "import site; print(site.getsitepackages()[0])")/shared.pth
+	$(BIN)/pip list --format=freeze --disable-pip-version-check | grep -E "^torch(vision)?==" > $(PEERS)/held.txt
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/peers-alone.txt
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check -c $(PEERS)/held.txt -r benchmarks/peers.txt
+	touch $@
+
+bench-peers: $(PEERS)/.ready
+	OMP_NUM_THREADS=1 $(PEERS)/bin/python benchmarks/reading.py
+	$(PEERS)/bin/python benchmarks/tiling.py --draw docs/images/tiling_peers.jpg
+	$(BIN)/python benchmarks/drift.py
+
 check: lint type test
 
 fix: $(READY)
@@ -44,4 +61,4 @@ fix: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) demo site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(PEERS) demo site build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

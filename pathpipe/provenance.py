@@ -2,7 +2,7 @@
 
 | artefact          | where                                     |
 |-------------------|-------------------------------------------|
-| HDF5              | root attribute `provenance` (JSON)        |
+| HDF5, Zarr        | root attribute `provenance` (JSON)        |
 | GeoJSON           | foreign member `pathpipe`                 |
 | JPEG              | comment (JSON), member `provenance`       |
 | folder            | `provenance.json` inside                  |
@@ -89,6 +89,9 @@ def read_provenance(path: Path) -> Provenance | None:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
+    if path.is_dir() and path.suffix == ".zarr":
+        attributes = json.loads((path / "zarr.json").read_text(encoding="utf-8"))["attributes"]
+        return dict(json.loads(attributes["provenance"]))
     if path.is_dir():
         return dict(json.loads((path / FOLDER_FILE).read_text(encoding="utf-8")))
     if path.suffix == ".h5":

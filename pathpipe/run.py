@@ -121,8 +121,10 @@ class Run:
         return "contact_sheet.jpg" if page == 1 else f"contact_sheet-{page}.jpg"
 
     def features(self, encoder: str, slide_id: str) -> Path:
-        """Features, HDF5."""
-        return self.folder / "features" / safe_name(encoder) / f"{slide_id}.h5"
+        """Features, HDF5; the Zarr folder of the same name where only that is there."""
+        folder = self.folder / "features" / safe_name(encoder)
+        hdf5, zarr = (folder / f"{slide_id}{suffix}" for suffix in (".h5", ".zarr"))
+        return zarr if zarr.is_dir() and not hdf5.exists() else hdf5
 
     def rows(self, encoder: str, slide_id: str) -> Path:
         """Half-made features: rows that survive a kill."""

@@ -22,6 +22,7 @@ from pathpipe.tiles.table import TileTable, read_regions, write_regions
 
 FORMAT, VERSION = "pathpipe-features", 1
 DTYPES = ("float16", "float32")
+ZARR_SUFFIX = ".zarr"
 UNKNOWN_SIZE = (0, 0)
 # what h5py, zarr and the parsing of attributes raise over content that isn't what it should be
 _DAMAGE = (OSError, LookupError, TypeError, ValueError, AttributeError, RuntimeError)
@@ -80,7 +81,7 @@ def write_features(
     encoder: Mapping[str, Any],
     provenance: Provenance,
 ) -> None:
-    """Write a slide's features; equal input gives equal bytes.
+    """Write a slide's features, as Zarr where the path ends so, else as HDF5; equal input gives equal bytes.
 
     Args:
         features: (N, D), float16 or float32, in the row order of `table`.
@@ -102,7 +103,7 @@ def write_features(
         regions=grid.regions,
         slide=table.slide,
     )
-    write_hdf5(path, whole)
+    (write_zarr if path.suffix == ZARR_SUFFIX else write_hdf5)(path, whole)
 
 
 def write_hdf5(path: Path, whole: Features) -> None:
