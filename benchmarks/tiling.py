@@ -36,16 +36,11 @@ def pathpipe(slide_path: Path, out: Path | None, quality: bool) -> Callable[[], 
     Args:
         quality: Also look for pen, shadows, edges and blur, as is the default; the peers have nothing like it.
     """
-    from pathpipe.cohort import Cohort
-    from pathpipe.execution.worker import work
-    from pathpipe.run import Run
     from pathpipe.settings import RunSettings, merge
     from pathpipe.slides.open import open_slide
     from pathpipe.slides.resolution import resolve_mpp
-    from pathpipe.stages import tile, tissue  # noqa: F401 - loaded when first used
     from pathpipe.tiles.grid import make_grid
     from pathpipe.tiles.plan import plan_read
-    from pathpipe.tiles.table import read_tiles
     from pathpipe.tissue.segment import segment
 
     loaded("pathpipe.slides.readers.direct", "pathpipe.tissue.methods.otsu", "simplejpeg", "openslide")
@@ -62,15 +57,22 @@ def pathpipe(slide_path: Path, out: Path | None, quality: bool) -> Callable[[], 
             grid = make_grid(slide, plan_read(slide, mpp, settings.tile), mask, settings.tile)
             return grid.xy0, round(grid.plan.side0[0]), mask.mask
 
+    if out is None:
+        return in_memory
+    from pathpipe.cohort import Cohort
+    from pathpipe.execution.worker import work
+    from pathpipe.run import Run
+    from pathpipe.stages import tile, tissue  # noqa: F401 - loaded when first used
+    from pathpipe.tiles.table import read_tiles
+
     def on_disk() -> Result:
-        assert out is not None
         run = Run.create(out, Cohort.read(slide_path))
         receipts = work(run, ["tissue", "tile"], settings, slide_path.stem)
         assert receipts[-1].ok, receipts[-1].reason
         grid = read_tiles(run.tiles(slide_path.stem)).grid
         return grid.xy0, round(grid.plan.side0[0]), None
 
-    return in_memory if out is None else on_disk
+    return on_disk
 
 
 def loaded(*names: str) -> None:

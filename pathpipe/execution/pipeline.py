@@ -41,8 +41,8 @@ def bring_up_to_stage(
 ) -> Outcome:
     """Bring a run up to date as far as `stage`.
 
-    Slides that fail stay out and the rest goes on; a stage of the whole cohort that fails ends the chain, unless it is a
-    view that nothing is made from.
+    Slides that fail stay out and the rest goes on; a stage of the whole cohort that fails ends the chain, unless it is
+    a view that nothing is made from.
 
     Args:
         only: Slide ids the last stage is limited to, if it works on slides.

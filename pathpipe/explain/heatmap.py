@@ -16,8 +16,8 @@ from matplotlib.patheffects import withStroke
 from pathpipe.explain.scores import Scores
 from pathpipe.settings import HeatmapSettings
 from pathpipe.slides.slide import Mpp
-from pathpipe.tissue.overlay import format_um, scale_bar_um
 from pathpipe.tissue.geojson import Ring
+from pathpipe.tissue.overlay import format_um, scale_bar_um
 from pathpipe.tissue.thumbnail import Thumbnail
 
 Floats = npt.NDArray[np.float64]

@@ -104,6 +104,11 @@ class ExtractSettings(Settings):
             raise ValueError("stain_target needs a method: stain macenko or reinhard")
         return self
 
+    @field_validator("weights")
+    @classmethod
+    def _whole_weights(cls, value: str | None) -> str | None:
+        return absolute(value)
+
     @model_validator(mode="before")
     @classmethod
     def _file_is_a_place(cls, values: Any) -> Any:

@@ -17,7 +17,9 @@ from pathpipe.slides.identity import slide_files
 
 _POLL_S = 0.2
 _CLAIM = "pathpipe-stage-"
-_WHOLE = frozenset(".svs .tif .tiff .ndpi .scn .bif .svslide .qptiff .mrxs .png .jpg .jpeg".split())
+_WHOLE = frozenset(
+    (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".svslide", ".qptiff", ".mrxs", ".png", ".jpg", ".jpeg")
+)
 
 
 @contextmanager

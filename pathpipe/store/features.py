@@ -238,24 +238,24 @@ def _open(path: Path) -> Any:
 def _read(path: Path, rows: bool) -> Features:
     try:
         with _open(path) as file:
-            if (file.attrs["format"], file.attrs["version"]) != (FORMAT, VERSION):
+            about, features, coords = file.attrs, file["features"], file["coords"]  # each look-up costs 60 us
+            if (about["format"], about["version"]) != (FORMAT, VERSION):
                 raise StoreError(
-                    f"is {file.attrs['format']} version {file.attrs['version']}, not {FORMAT} {VERSION}",
-                    where=str(path),
+                    f"is {about['format']} version {about['version']}, not {FORMAT} {VERSION}", where=str(path)
                 )
-            shape, coords_shape = file["features"].shape, file["coords"].shape
-            if len(shape) != 2 or coords_shape != (shape[0], 2) or file["features"].dtype.name not in DTYPES:
-                raise StoreError(f"holds features {shape} for coords {coords_shape}", where=str(path))
+            shape = features.shape
+            if len(shape) != 2 or coords.shape != (shape[0], 2) or features.dtype.name not in DTYPES:
+                raise StoreError(f"holds features {shape} for coords {coords.shape}", where=str(path))
             return Features(
-                features=_whole(file["features"]) if rows else file["features"][:0],
-                xy0=file["coords"][:] if rows else file["coords"][:0],
-                encoder=json.loads(file.attrs["encoder"]),
-                plan=ReadPlan.from_dict(json.loads(file.attrs["plan"])),
-                slide_fingerprint=str(file.attrs["slide_fingerprint"]),
-                empty_reason=str(file.attrs["empty_reason"]) or None,
-                provenance=Provenance.from_dict(json.loads(file.attrs["provenance"])),
+                features=_whole(features) if rows else features[:0],
+                xy0=_whole(coords) if rows else coords[:0],
+                encoder=json.loads(about["encoder"]),
+                plan=ReadPlan.from_dict(json.loads(about["plan"])),
+                slide_fingerprint=str(about["slide_fingerprint"]),
+                empty_reason=str(about["empty_reason"]) or None,
+                provenance=Provenance.from_dict(json.loads(about["provenance"])),
                 regions=read_regions(file),
-                slide=_slide(file["coords"].attrs),
+                slide=_slide(coords.attrs),
             )
     except FileNotFoundError:
         raise StoreError("there is no such feature file", where=str(path), hint="run `pathpipe extract`") from None

@@ -91,7 +91,7 @@ def read_regions(file: h5py.File) -> Regions | None:
     if "regions" not in file:
         return None
     regions = Regions(file["region"][:], file["regions"][:], int(file["regions"].attrs["tiles_per_side"]))
-    if len(regions.index) != len(file["coords"]) or len(regions.index) != len(regions.xy0) * regions.side**2:
+    if len(regions.index) != file["coords"].shape[0] or len(regions.index) != len(regions.xy0) * regions.side**2:
         raise StoreError(
             f"has {len(regions.xy0)} regions of {regions.side} x {regions.side} tiles for {len(regions.index)} tiles",
             where=getattr(file, "filename", None),  # None: a Zarr group, whose reader knows

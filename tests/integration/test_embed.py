@@ -1,4 +1,4 @@
-"""`pathpipe embed`: a vector a slide from a run's features, and a refusal where features and slide encoder don't fit."""
+"""`pathpipe embed`: a vector a slide from a run's features; a refusal where features and slide encoder don't fit."""
 
 from __future__ import annotations
 

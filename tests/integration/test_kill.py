@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import random
@@ -26,13 +27,20 @@ def _features(run: Path) -> dict[str, str]:
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def _wait_for_first_sign(run: Path, process: subprocess.Popen[bytes]) -> None:
-    """Until the first slide is under way: importing torch is not what is tested."""
+def _signs(run: Path) -> set[tuple[str, int]]:
+    """What has been made so far, half-made slides included."""
+    files = (path for part in ("tissue", "features") for path in (run / part).rglob("*"))
+    return {(path.name, path.stat().st_size) for path in files if path.suffix in (".geojson", ".rows", ".h5")}
+
+
+def _wait_for_a_sign(run: Path, process: subprocess.Popen[bytes], before: set[tuple[str, int]]) -> None:
+    """Until a slide is under way: importing torch is not what is tested."""
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
-        if any((run / "tissue").glob("*.geojson")):
-            return
-        time.sleep(0.02)
+        with contextlib.suppress(FileNotFoundError):  # renamed between the listing and the look
+            if _signs(run) != before:
+                return
+        time.sleep(0.01)
 
 
 def test_killed_at_random_moments(cohort_csv: Path, tmp_path: Path) -> None:
@@ -45,9 +53,10 @@ def test_killed_at_random_moments(cohort_csv: Path, tmp_path: Path) -> None:
     moments = random.Random(7)
     inside_a_slide = 0
     for _ in range(6):
+        before = _signs(run)
         process = _start(cohort_csv, run)
-        _wait_for_first_sign(run, process)
-        time.sleep(moments.uniform(0.0, 1.2))
+        _wait_for_a_sign(run, process, before)
+        time.sleep(moments.uniform(0.0, 0.6))
         process.send_signal(signal.SIGKILL)
         process.wait()
         inside_a_slide += bool(list(run.rglob("*.rows")))
@@ -62,7 +71,7 @@ def test_interrupt_is_polite(cohort_csv: Path, tmp_path: Path) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         run = tmp_path / number.name
         process = _start(cohort_csv, run)
-        _wait_for_first_sign(run, process)
+        _wait_for_a_sign(run, process, set())
         process.send_signal(number)
         assert process.wait(timeout=60) in (130, 0)
         assert not [path for path in (run / "leases").rglob("*") if path.is_file()]

@@ -64,7 +64,8 @@ def test_one_entry_in_full(shelf: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert code == 0 and shown["pooling"] == "cls+mean" and shown["weights here"] == "no"
     for words in ("accept the licence (CC-BY-NC-ND-4.0)", "HF_TOKEN", "pathpipe encoders pull virchow2", "virchow2/"):
         assert words in shown["to get them"]
-    shown = {row["field"]: row["value"] for row in json.loads(_run(["encoders", "cytofm", "--form", "json"], capsys)[1])}
+    out = _run(["encoders", "cytofm", "--form", "json"], capsys)[1]
+    shown = {row["field"]: row["value"] for row in json.loads(out)}
     assert shown["mpp"] == shown["licence"] == "not stated" and "to get them" not in shown
     assert shown["weights here"] == str(shelf / "cytofm" / "teacher.pth")
     code, _, err = _run(["encoders", "virchow3"], capsys)

@@ -149,6 +149,15 @@ def test_networks_that_cannot_be_built_are_named() -> None:
         Pooled(torch.nn.Linear(2, 2), "cls")
 
 
+def test_norms_have_the_epsilon_of_their_family() -> None:
+    """1e-12 in Hugging Face's ViT: too small a difference to see in most features, and too large to leave."""
+    for name, eps in {"phikon": 1e-12, "phikon-v2": 1e-6, "uni": 1e-6, "musk": 1e-5}.items():
+        with torch.device("meta"):
+            network = build_network(encoder_record(name))
+        norms = [module for module in network.modules() if isinstance(module, torch.nn.LayerNorm)]
+        assert len(norms) > 12 and {norm.eps for norm in norms} == {eps}, name
+
+
 def test_pooling_leaves_registers_out() -> None:
     """Against the network's own tokens: class token first, then registers, then patches."""
     record = encoder_record("h-optimus-0")

@@ -1,4 +1,4 @@
-"""A preset a domain: an encoder of that domain, tiles at the scale it was trained for, tissue found as its slides need."""
+"""A preset a domain: an encoder of that domain, tiles at the scale it was trained for, tissue as its slides need."""
 
 from __future__ import annotations
 

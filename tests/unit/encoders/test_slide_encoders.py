@@ -62,7 +62,7 @@ def test_contracts_name_what_is_wrong_and_what_would_be_right() -> None:
     needs = SlideNeeds(encoders=("conch-v1.5",), tile_px=512, mpp=0.5)
     needs.check("titan", "conch-v1.5", 256.0)
     needs.check("titan", "conch-v1.5", 258.0)
-    with pytest.raises(SettingsError, match="`titan`: needs features of `conch-v1.5`, these are of `uni`") as caught:
+    with pytest.raises(SettingsError, match=r"`titan`: needs features of `conch-v1\.5`, these are of `uni`") as caught:
         needs.check("titan", "uni", 256.0)
     assert "--encoder conch-v1.5 --mpp 0.5 --tile-px 512" in str(caught.value.hint)
     with pytest.raises(SettingsError, match=r"tiles of 256 um \(512 px at 0.5 um/px\), these are of 128 um"):
@@ -109,7 +109,8 @@ def test_an_installed_package_adds_one(tmp_path: Path, monkeypatch: pytest.Monke
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-slides\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(
-        "[pathpipe.slide-encoders]\nmine = their_slides:Mine\ntitan = their_slides:Titan\nnocard = their_slides:NoCard\n"
+        "[pathpipe.slide-encoders]\nmine = their_slides:Mine\n"
+        "titan = their_slides:Titan\nnocard = their_slides:NoCard\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(catalogue, "SLIDE_ENCODERS", Registry("slide-encoder", catalogue.SLIDE_ENCODERS.builtin))

@@ -62,7 +62,8 @@ def test_a_slide_becomes_its_mean_with_provenance(run: Run) -> None:
     made = read_provenance(path)
     features_made = read_provenance(run.features("uni", "S1"))
     assert made is not None and features_made is not None
-    assert made.inputs["features"] == features_made.fingerprint and made.settings == {"embed": {"slide_encoder": "mean"}}
+    assert made.inputs["features"] == features_made.fingerprint
+    assert made.settings == {"embed": {"slide_encoder": "mean"}}
     with h5py.File(path) as file:  # as TRIDENT's slide features are read
         assert file["features"].shape == (6,) and file["features"].attrs["name"] == "S1"
     assert bring_up_to_date(STAGE, run, "S1", _settings()).state == "current"
@@ -100,7 +101,7 @@ def test_a_slide_without_tiles_is_empty_and_says_why(run: Run) -> None:
 def test_a_contract_is_checked_before_anything_is_encoded_and_against_the_file(run: Run) -> None:
     assert STAGE.preflight is not None
     titan = {"slide_encoder": "titan"}
-    with pytest.raises(SettingsError, match="needs features of `conch-v1.5`, these are of `uni`"):
+    with pytest.raises(SettingsError, match=r"needs features of `conch-v1\.5`, these are of `uni`"):
         STAGE.preflight(run, _settings(embed=titan))
     fitting = {"extract": {"encoder": "conch-v1.5"}, "embed": titan}
     with pytest.raises(SettingsError, match="needs tiles of 256 um"):
@@ -135,11 +136,12 @@ def test_its_place_in_the_chain(run: Run) -> None:
 
 def test_vectors_that_are_none_are_refused(tmp_path: Path) -> None:
     made = Provenance("embed", 1, {}, {})
-    for vector, words in [
+    wrong: list[tuple[Any, str]] = [
         (np.array([1.0, np.nan], np.float32), "1 values are NaN"),
         (np.ones((2, 2), np.float32), r"must be \(D,\) float32"),
         (np.ones(2), "float64"),
-    ]:
+    ]
+    for vector, words in wrong:
         with pytest.raises(StoreError, match=words):
             write_embedding(tmp_path / "x.h5", Embedding(vector, "S", {}, {}, 1, None, made))
     with pytest.raises(StoreError, match="there is no such embedding"):

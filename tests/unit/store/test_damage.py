@@ -97,7 +97,7 @@ def test_files_as_trident_and_clam_write_them(tmp_path: Path) -> None:
         file.create_dataset("coords", data=coords, chunks=(1, 2), maxshape=(None, 2)).attrs.update(attributes)
     found = describe(tmp_path / "trident.h5")
     assert (found.layout, found.problems) == ("TRIDENT features", [])
-    assert (found.facts["features"], found.facts["coords.patch_size_level0"]) == ("6x8 float32", "512")
+    assert (found.facts["features"], found.facts["tile"]) == ("6x8 float32", "512 x 512 level-0 px")
     with h5py.File(tmp_path / "clam.h5", "w") as file:
         one = file.create_dataset("coords", data=coords, chunks=(1, 2), maxshape=(None, 2))
         one.attrs.update({"patch_size": 256, "patch_level": 1, "downsample": (4.0, 4.0), "name": "S1"})
@@ -106,4 +106,5 @@ def test_files_as_trident_and_clam_write_them(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "nan.h5", "w") as file:
         file["features"] = np.full((6, 8), np.nan, np.float32)
         file["coords"] = coords
-    assert describe(tmp_path / "nan.h5").problems == ["there are NaN or infinite features"]
+    found = describe(tmp_path / "nan.h5")
+    assert found.problems == ["6 of 6 rows have NaN or infinite features", "doesn't say how large a tile is"]

@@ -288,7 +288,7 @@ def test_describe_own_files(tmp_path: Path) -> None:
     broken = _features(23)
     broken[0, 0] = np.nan
     write_features(tmp_path / "n.h5", broken, _table(23), ENCODER, PROVENANCE)
-    assert describe(tmp_path / "n.h5").problems == ["there are NaN or infinite features"]
+    assert describe(tmp_path / "n.h5").problems == ["1 of 23 rows have NaN or infinite features"]
 
 
 def test_describe_files_of_others(tmp_path: Path) -> None:
@@ -297,7 +297,7 @@ def test_describe_files_of_others(tmp_path: Path) -> None:
         file.create_dataset("coords", data=np.zeros((4, 2), np.int32))
     found = describe(tmp_path / "clam.h5")
     assert found.layout == "CLAM features"
-    assert found.problems == ["5 rows of features for 4 coordinates"]
+    assert found.problems == ["has 5 rows of features for 4 coordinates"]
     with h5py.File(tmp_path / "trident.h5", "w") as file:
         file["coords"] = np.zeros((5, 2), np.int64)
         file["coords"].attrs["patch_size_level0"] = 512
@@ -305,7 +305,8 @@ def test_describe_files_of_others(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "stamp.h5", "w") as file:
         file["feats"] = np.zeros((5, 8), np.float16)
         file.attrs["stamp_version"] = "2.1.0"
-    assert describe(tmp_path / "stamp.h5").layout == "STAMP features"
+    found = describe(tmp_path / "stamp.h5")
+    assert (found.layout, found.problems) == ("STAMP features", ["has no coordinates"])
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["pixels"] = np.zeros(3)
     with pytest.raises(StoreError, match=r"neither tiles nor features \(datasets: pixels\)"):

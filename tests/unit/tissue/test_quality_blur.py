@@ -51,7 +51,7 @@ def quarters(tmp_path_factory: pytest.TempPathFactory, sharp: Pixels) -> Path:
 def _segment(path: Path, **settings: str | float) -> TissueMask:
     with open_slide(path) as slide:
         assert slide.mpp is not None
-        return segment(slide, slide.mpp, TissueSettings(**settings))  # type: ignore[arg-type]
+        return segment(slide, slide.mpp, TissueSettings(**settings))
 
 
 def _by_quarter(mask: BoolArray, tissue: BoolArray) -> list[float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import cv2
 import numpy as np
 import pytest
@@ -28,7 +30,7 @@ FOUND = _box(0, 100, 0, 200)  # 20,000 px
 
 
 def _judge(artefacts: dict[str, BoolArray], **settings: str | float) -> Verdict:
-    return judge(FOUND, artefacts, TissueSettings(**settings), 8.0, ("blue",))  # type: ignore[arg-type]
+    return judge(FOUND, artefacts, TissueSettings(**settings), 8.0, ("blue",))
 
 
 def test_kinds_are_counted_apart_and_exactly() -> None:
@@ -93,7 +95,7 @@ def _slide() -> Pixels:
 
 
 def _mask(**settings: str | float) -> TissueMask:
-    return segment_thumbnail(Thumbnail(_slide(), (16, 16)), MPP, TissueSettings(**settings))  # type: ignore[arg-type]
+    return segment_thumbnail(Thumbnail(_slide(), (16, 16)), MPP, TissueSettings(**settings))
 
 
 def test_tissue_is_what_was_found_less_what_was_left_out() -> None:
@@ -112,11 +114,11 @@ def test_closing_and_filling_do_not_bring_artefacts_back() -> None:
     assert not (left.mask & (left.artefacts["pen"] | left.artefacts["edge"])).any()
 
 
-def _clean(**changes: object) -> TissueMask:
+def _clean(**changes: Any) -> TissueMask:
     mask = np.zeros((100, 100), bool)
     mask[20:60, 20:60] = True
-    facts: dict[str, object] = {"mask": mask, "scale0": (16, 16), "mpp": MPP, "colour": {"mean": [200.0, 120.0, 170.0]}}
-    return TissueMask(**{**facts, **changes})  # type: ignore[arg-type]
+    facts: dict[str, Any] = {"mask": mask, "scale0": (16, 16), "mpp": MPP, "colour": {"mean": [200.0, 120.0, 170.0]}}
+    return TissueMask(**{**facts, **changes})
 
 
 def test_a_plain_slide_is_not_suspicious() -> None:
