@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from functools import lru_cache
-from pathlib import Path
 
-import matplotlib
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 
 from pathpipe.report.entry import SlideEntry
 from pathpipe.tissue.legend import WARNING, Rgb, font, wrap
@@ -74,8 +71,8 @@ def _draw_cell(
         sheet.paste(shown, (x + (width - shown.width) // 2, y + (height - shown.height) // 2))
     frame = _FRAMES.get(entry.state, _FLAGGED if entry.flags else _GREY)
     draw.rectangle([x - 2, y - 2, x + width + 1, y + height + 1], outline=frame, width=1 if frame == _GREY else 3)
-    (name,) = wrap(entry.slide_id, _bold(_TEXT), width, most=1)
-    lines = [(name, _bold(_TEXT), _BLACK), (_numbers(entry), small, _BLACK)]
+    (name,) = wrap(entry.slide_id, font(_TEXT, bold=True), width, most=1)
+    lines = [(name, font(_TEXT, bold=True), _BLACK), (_numbers(entry), small, _BLACK)]
     if shown is not None:
         lines += [(line, small, WARNING) for line in wrap(_remark(entry), small, width, most=2)]
     for row, (text, face, colour) in enumerate(lines):
@@ -100,8 +97,3 @@ def _remark(entry: SlideEntry) -> str:
     said += [flag for flag in entry.flags if flag not in said]
     more = f" (and {len(said) - 1} more)" if len(said) > 1 else ""
     return said[0] + more if said else ""
-
-
-@lru_cache(maxsize=4)
-def _bold(size: int) -> ImageFont.FreeTypeFont:
-    return ImageFont.truetype(Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans-Bold.ttf", size)

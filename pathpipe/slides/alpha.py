@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 
 from pathpipe.slides.slide import Pixels
@@ -16,9 +17,11 @@ def over_white(rgba: Pixels, premultiplied: bool = False) -> Pixels:
     Returns:
         (H, W, 3) uint8.
     """
+    if not rgba.size:
+        return rgba[..., :3]
     alpha = rgba[..., 3]
-    rgb = np.ascontiguousarray(rgba[..., :3])
-    if alpha.min(initial=255) == 255:
+    rgb = np.asarray(cv2.cvtColor(rgba, cv2.COLOR_RGBA2RGB), np.uint8)
+    if alpha.min() == 255:
         return rgb
     wide = alpha[..., None].astype(np.uint16)
     if premultiplied:

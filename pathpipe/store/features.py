@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ ROOT_ATTRIBUTES: dict[str, str] = {
     "effective_mpp": "um/px the tiles really have, (x, y)",
     "tile_size_px": "side of a tile after the resize, px",
     "tile_size_um": "side of a tile, um",
+    "slide": "JSON: id of the slide, (w, h) of level 0 and of the level that is read, px",
     "slide_fingerprint": "fingerprint of the slide's content",
     "plan": "JSON: the read plan",
     "empty_reason": "why there are no rows, or an empty string",
@@ -182,6 +183,7 @@ def root_attributes(whole: Features) -> dict[str, Any]:
         "effective_mpp": np.asarray(plan.mpp_effective),
         "tile_size_px": plan.tile_px,
         "tile_size_um": plan.tile_px * plan.mpp_wanted,
+        "slide": json.dumps(astuple(whole.slide)) if whole.slide else "",
         "slide_fingerprint": whole.slide_fingerprint,
         "plan": json.dumps(plan.to_dict()),
         "empty_reason": whole.empty_reason or "",
@@ -255,7 +257,7 @@ def _read(path: Path, rows: bool) -> Features:
                 empty_reason=str(about["empty_reason"]) or None,
                 provenance=Provenance.from_dict(json.loads(about["provenance"])),
                 regions=read_regions(file),
-                slide=_slide(coords.attrs),
+                slide=_slide(about.get("slide")),
             )
     except FileNotFoundError:
         raise StoreError("there is no such feature file", where=str(path), hint="run `pathpipe extract`") from None
@@ -276,12 +278,11 @@ def _whole(dataset: Any) -> npt.NDArray[Any]:
     return out
 
 
-def _slide(attributes: Mapping[str, Any]) -> SlideFacts | None:
-    if "name" not in attributes:
+def _slide(text: str | None) -> SlideFacts | None:
+    if not text:
         return None
-    width, height = (int(attributes.get(f"level0_{side}", 0)) for side in ("width", "height"))
-    level = attributes.get("downsampled_level_dim", UNKNOWN_SIZE)
-    return SlideFacts(str(attributes["name"]), (width, height), (int(level[0]), int(level[1])))
+    slide_id, size0, level_size = json.loads(text)
+    return SlideFacts(slide_id, tuple(size0), tuple(level_size))
 
 
 def refuse_non_finite(features: npt.NDArray[np.floating[Any]], xy0: npt.NDArray[np.int64]) -> None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pathpipe.errors import StoreError
 
-_CHUNK_BYTES, _SHARD_BYTES = 1 << 20, 1 << 28
+_CHUNK_BYTES, _SHARD_BYTES = 4 << 20, 64 << 20
 METADATA = ("zarr.json", ".zgroup")  # of zarr 3 and of zarr 2
 
 

@@ -24,21 +24,22 @@ def close_gaps(mask: BoolArray, width_px: float) -> BoolArray:
 def fill_holes(mask: BoolArray, max_px: float) -> BoolArray:
     """Fill holes of at most `max_px` pixels. Bare ground that touches the border of the picture is no hole."""
     labels, areas, touches = _parts(~mask, connectivity=4)
-    return mask | ((areas <= max_px) & ~touches)[labels] & ~mask
+    return np.asarray(mask | np.take((areas <= max_px) & ~touches & (np.arange(len(areas)) > 0), labels))
 
 
 def drop_small(mask: BoolArray, min_px: float) -> BoolArray:
     """Drop pieces of fewer than `min_px` pixels (8-connected)."""
     labels, areas, _ = _parts(mask, connectivity=8)
-    return (areas >= min_px)[labels] & mask
+    return np.asarray(np.take((areas >= min_px) & (np.arange(len(areas)) > 0), labels))
 
 
 def _parts(
     mask: BoolArray, connectivity: int
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], npt.NDArray[np.bool_]]:
     """Labels (0 = outside), area of each label, whether it touches the border."""
-    count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8), connectivity=connectivity)
-    areas = stats[:, cv2.CC_STAT_AREA].astype(np.int64)
+    # counting labels takes half the time of OpenCV's own statistics
+    count, labels = cv2.connectedComponents(np.ascontiguousarray(mask).view(np.uint8), connectivity=connectivity)
+    areas = np.bincount(labels.ravel(), minlength=count)
     touches = np.zeros(count, bool)
     for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
         touches[np.unique(edge)] = True

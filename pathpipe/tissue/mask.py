@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -48,7 +49,7 @@ class TissueMask:
     @property
     def area_um2(self) -> float:
         """Area of the tissue, um2."""
-        return float(self.mask.sum()) * self.pixel_um2
+        return float(np.count_nonzero(self.mask)) * self.pixel_um2
 
     @property
     def empty_reason(self) -> str | None:
@@ -75,10 +76,10 @@ class TissueMask:
 
 def tissue_colour(pixels: Pixels, mask: BoolArray) -> dict[str, list[float]]:
     """`mean` and `std` of R, G, B over the pixels of a mask; empty where it is."""
-    inside = pixels[mask].astype(np.float64)
-    if not len(inside):
+    if not mask.any():
         return {}
-    return {"mean": np.round(inside.mean(0), 4).tolist(), "std": np.round(inside.std(0), 4).tolist()}
+    mean, std = cv2.meanStdDev(pixels, mask=np.ascontiguousarray(mask).view(np.uint8))
+    return {"mean": np.round(mean.ravel(), 4).tolist(), "std": np.round(std.ravel(), 4).tolist()}
 
 
 def area_share(
@@ -95,10 +96,8 @@ def area_share(
     Returns:
         (N,) float32, 0 to 1. What lies outside the mask counts as bare.
     """
-    height, width = mask.shape
-    integral = np.zeros((height + 1, width + 1), np.int32 if mask.size < 1 << 31 else np.int64)
-    np.cumsum(mask, axis=0, out=integral[1:, 1:])
-    np.cumsum(integral[1:, 1:], axis=1, out=integral[1:, 1:])
+    depth = cv2.CV_32S if mask.size < 1 << 31 else cv2.CV_64F
+    integral = np.asarray(cv2.integral(np.ascontiguousarray(mask).view(np.uint8), sdepth=depth))
     left, top = xy0[:, 0] / scale0[0], xy0[:, 1] / scale0[1]
     right, below = left + side0[0] / scale0[0], top + side0[1] / scale0[1]
     inside = (

@@ -57,7 +57,7 @@ def segment_thumbnail(
         mask = close_gaps(mask, settings.close_um / pixel_um) & ~verdict.excluded
         mask = fill_holes(mask, settings.max_hole_um2 / pixel_um2) & ~verdict.excluded
         kept = drop_small(mask, settings.min_area_um2 / pixel_um2)
-        removed["small pieces"] = float(mask.sum() - kept.sum()) * pixel_um2
+        removed["small pieces"] = float(np.count_nonzero(mask & ~kept)) * pixel_um2
         mask = kept
     return TissueMask(
         mask=mask,

@@ -58,6 +58,8 @@ class DirectSlide(Closing):
         self.read_seconds = 0.0  # waited for the disk so far, by all threads
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         self._closed = weakref.finalize(self, os.close, self._file)
+        self._passed: set[tuple[int, int, int, int]] = set()  # tiles that were decoded and not kept
+        self._overlapping = False
         self._own_cache = (os.getpid(), TileCache(_cache_bytes(self._native)))
 
     def read(self, xy0: tuple[int, int], level: int, size_px: tuple[int, int]) -> Pixels:
@@ -73,8 +75,8 @@ class DirectSlide(Closing):
         down_x, down_y = self.levels[level].downsample
         x, y = xy0[0] / (down_x * shrink), xy0[1] / (down_y * shrink)
         left, top = math.floor(x + 0.5), math.floor(y + 0.5)
-        if shrink == 1 and max(abs(x - left), abs(y - top)) > _ON_PIXEL:
-            self._between_pixels(out, level, x, y)
+        if max(abs(x - left), abs(y - top)) > _ON_PIXEL:
+            self._between_pixels(out, level, shrink, x, y)
             return
         native = self._native[level]
         wide, high = native.tile_px[0] // shrink, native.tile_px[1] // shrink
@@ -82,12 +84,12 @@ class DirectSlide(Closing):
         if not (one and self._whole_tile(out, level, shrink, top // high, left // wide)):
             self._assemble(out, level, shrink, left, top)
 
-    def _between_pixels(self, out: Pixels, level: int, x: float, y: float) -> None:
+    def _between_pixels(self, out: Pixels, level: int, shrink: int, x: float, y: float) -> None:
         """A corner that falls between pixels of its level: bilinear, as OpenSlide does it."""
         height, width = out.shape[:2]
         left, top = math.floor(x), math.floor(y)
         around = np.empty((height + 1, width + 1, 3), np.uint8)
-        self._assemble(around, level, 1, left, top)
+        self._assemble(around, level, shrink, left, top)
         middle = ((width - 1) / 2 + x - left, (height - 1) / 2 + y - top)
         out[...] = cv2.getRectSubPix(around, (width, height), middle)
 
@@ -101,34 +103,49 @@ class DirectSlide(Closing):
         below = min(top + height, -(-native.size_px[1] // shrink))
         row0, column0 = max(top, 0) // high, max(left, 0) // wide
         row1, column1 = max(-(-below // high), row0), max(-(-right // wide), column0)
-        stored = native.counts[row0:row1, column0:column1] > 0
-        inside = left >= 0 and top >= 0 and right == left + width and below == top + height
+        stored = native.counts[row0:row1, column0:column1]
         if right <= left or below <= top:
-            stored[...] = False
-        if not (inside and stored.all()):
+            stored = stored[:0]
+        # lists: on the few tiles of a usual region numpy takes longer to be called than to work
+        lines = enumerate(stored.tolist(), start=row0)
+        wanted = [(row, column) for row, line in lines for column, size in enumerate(line, start=column0) if size]
+        inside = left >= 0 and top >= 0 and right == left + width and below == top + height
+        if not inside or len(wanted) < stored.size:
             out.fill(255)
-        wanted = [(row + row0, column + column0) for row, column in np.argwhere(stored).tolist()]
-        for row, column, tile in self._tiles(level, shrink, wanted):
+        whole = (range(-(-top // high), below // high), range(-(-left // wide), right // wide))
+        for row, column, tile in self._tiles(level, shrink, wanted, whole):
             y, x = row * high, column * wide
             y1, y2 = max(y, top), min(y + tile.shape[0], below)
             x1, x2 = max(x, left), min(x + tile.shape[1], right)
             out[y1 - top : y2 - top, x1 - left : x2 - left] = tile[y1 - y : y2 - y, x1 - x : x2 - x]
 
-    def _tiles(self, level: int, shrink: int, wanted: list[tuple[int, int]]) -> Iterator[tuple[int, int, Pixels]]:
-        """(row, column, pixels) of stored tiles; those that another thread is decoding come last."""
-        if len(wanted) > _MANY:
-            yield from ((row, column, self._decode(level, shrink, row, column)) for row, column in wanted)
-            return
+    def _tiles(
+        self, level: int, shrink: int, wanted: list[tuple[int, int]], whole: tuple[range, range]
+    ) -> Iterator[tuple[int, int, Pixels]]:
+        """(row, column, pixels) of stored tiles; those that another thread is decoding come last.
+
+        Tiles that the region takes whole (`whole`: rows and columns) are seldom wanted again, and keeping them costs
+        memory and time: they are kept only once one was wanted a second time, as in overlapping grids.
+        """
         cache, others = self._cache(), []
+        many = len(wanted) > _MANY
         for row, column in wanted:
-            make = partial(self._decode, level, shrink, row, column)
-            tile = cache.get_now((level, shrink, row, column), make)
+            key = (level, shrink, row, column)
+            if many or (row in whole[0] and column in whole[1] and not self._overlapping):
+                tile = cache.peek(key)
+                if tile is None:
+                    tile = self._decode(*key)
+                    self._overlapping = not many and key in self._passed
+                    self._passed.add(key)
+                yield row, column, tile
+                continue
+            tile = cache.get_now(key, partial(self._decode, *key))
             if tile is None:
-                others.append((row, column, make))
+                others.append(key)
             else:
                 yield row, column, tile
-        for row, column, make in others:
-            yield row, column, cache.get((level, shrink, row, column), make)
+        for key in others:
+            yield *key[2:], cache.get(key, partial(self._decode, *key))
 
     def _whole_tile(self, out: Pixels, level: int, shrink: int, row: int, column: int) -> bool:
         """Fill a region that is one stored tile without keeping the tile; False where it isn't a whole one."""

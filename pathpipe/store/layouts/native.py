@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -12,6 +13,7 @@ from pathpipe.store.features import FORMAT, UNKNOWN_SIZE, Features, read_feature
 from pathpipe.store.layouts.own import ATTRIBUTE, restore, slide_id_of
 from pathpipe.store.layouts.record import Places, SlideFeatures, row_problems
 from pathpipe.store.zarr import is_zarr, zarr_attributes
+from pathpipe.tiles.attributes import SlideFacts
 from pathpipe.tiles.table import read_regions
 
 NAME = "pathpipe features"
@@ -34,6 +36,8 @@ def read(path: Path) -> list[SlideFeatures]:
 
 def from_native(whole: Features, layout: str, stem: str) -> SlideFeatures:
     """The record of features that pathpipe made, in whichever layout they are kept."""
+    if whole.slide is None:
+        whole = replace(whole, slide=SlideFacts(stem, UNKNOWN_SIZE, UNKNOWN_SIZE))
     plan, slide = whole.plan, whole.slide
     places = Places(
         xy=whole.xy0.astype(np.float64),

@@ -134,16 +134,25 @@ def _source(slide: Slide, mpp: Mpp) -> _Source | None:
 
 def _spots(tissue: BoolArray, mask_um: tuple[float, float], window_um: float) -> tuple[int, npt.NDArray[np.int64]]:
     """Side of a cell in mask px, and the (N, 2) row and column in each where a window holds most tissue."""
-    kernel = tuple(max(1, round(window_um / um)) for um in mask_um)
-    share = np.asarray(cv2.boxFilter(tissue.astype(np.float32), -1, kernel, borderType=cv2.BORDER_CONSTANT), np.float32)
-    area_um2 = float(tissue.sum()) * mask_um[0] * mask_um[1]
-    pixel_um = float(np.sqrt(mask_um[0] * mask_um[1]))
-    side = max(1, round(max(MIN_CELL_UM, np.sqrt(area_um2 / MAX_WINDOWS)) / pixel_um))
+    # a quarter of a window is as near as its place need be known
+    coarse = max(1, int(window_um / min(mask_um) / 4))
+    small = (-(-tissue.shape[1] // coarse), -(-tissue.shape[0] // coarse))
+    whole = cv2.copyMakeBorder(
+        np.ascontiguousarray(tissue).view(np.uint8) * np.uint8(255),
+        *(0, small[1] * coarse - tissue.shape[0], 0, small[0] * coarse - tissue.shape[1]),
+        cv2.BORDER_CONSTANT,
+        value=0,
+    )
+    covered = cv2.resize(whole, small, interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+    kernel = tuple(max(1, round(window_um / um / coarse)) for um in mask_um)
+    share = np.asarray(cv2.boxFilter(covered, -1, kernel, borderType=cv2.BORDER_CONSTANT), np.float32)
+    pixel_um = float(np.sqrt(mask_um[0] * mask_um[1])) * coarse
+    side = max(1, round(max(MIN_CELL_UM, np.sqrt(float(covered.sum()) / MAX_WINDOWS) * pixel_um) / pixel_um))
     while True:
         best, spots = _best_of_cells(share, side)
         spots = spots[best >= MIN_TISSUE]
         if len(spots) <= MAX_WINDOWS:
-            return side, spots
+            return side * coarse, spots * coarse + coarse // 2
         side += max(1, side // 8)
 
 

@@ -52,14 +52,14 @@ def test_rows_in_any_order(tmp_path: Path) -> None:
 
 
 def test_stored_as_specified(tmp_path: Path) -> None:
-    """Zarr v3, one codec: shards of plain little-endian chunks of about 1 MiB."""
+    """Zarr v3, one codec: shards of plain little-endian chunks of about 4 MiB."""
     values = np.arange(3000 * 512, dtype=np.float32).reshape(3000, 512)
     write_zarr_group(tmp_path / "a.zarr", {"features": (values, {"name": "S1"})}, {"format": "x"})
     about = json.loads((tmp_path / "a.zarr" / "features" / "zarr.json").read_text())
     assert (about["zarr_format"], about["data_type"], about["attributes"]) == (3, "float32", {"name": "S1"})
-    assert about["chunk_grid"]["configuration"]["chunk_shape"] == [3072, 512]
+    assert about["chunk_grid"]["configuration"]["chunk_shape"] == [4096, 512]
     (codec,) = about["codecs"]
-    assert codec["name"] == "sharding_indexed" and codec["configuration"]["chunk_shape"] == [512, 512]
+    assert codec["name"] == "sharding_indexed" and codec["configuration"]["chunk_shape"] == [2048, 512]
     assert [inner["name"] for inner in codec["configuration"]["codecs"]] == ["bytes"]
     shard = tmp_path / "a.zarr" / "features" / "c" / "0" / "0"
     assert np.array_equal(np.fromfile(shard, np.float32, 3000 * 512).reshape(3000, 512), values)
