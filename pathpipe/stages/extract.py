@@ -17,7 +17,7 @@ from pathpipe.run import Run
 from pathpipe.settings import RunSettings
 from pathpipe.stages.chain import for_encoder
 from pathpipe.stages.encoding import Part, encode
-from pathpipe.stages.stage import Job, Made, Stage, sections
+from pathpipe.stages.stage import READERS, Job, Made, Stage, sections
 from pathpipe.store.features import read_header
 from pathpipe.tiles.table import read_tiles
 
@@ -100,8 +100,8 @@ def _made(rows: int, empty_reason: str | None) -> Made:
 
 STAGE = Stage(
     name="extract",
-    version=1,
-    packages=("torch", "timm", "numpy", "h5py"),
+    version=2,
+    packages=("torch", "timm", "numpy", "h5py", "opencv-python-headless", *READERS),
     what=what,
     inputs=inputs,
     output=lambda run, key, settings: run.features(settings.extract.encoder, key),

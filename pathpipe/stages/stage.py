@@ -14,6 +14,9 @@ from pathpipe.run import Run
 from pathpipe.settings import PLACES, RunSettings
 from pathpipe.tissue.method import without_files
 
+# whose version may change a pixel
+READERS = ("openslide-python", "openslide-bin", "tiffslide", "tifffile", "imagecodecs", "simplejpeg", "zarr")
+
 
 @dataclass(frozen=True)
 class Made:

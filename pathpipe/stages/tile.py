@@ -113,7 +113,7 @@ def _made(grid: TileGrid) -> Made:
 
 STAGE = Stage(
     name="tile",
-    version=1,
+    version=2,
     packages=("numpy", "h5py"),
     what=sections("slide", "tile"),
     inputs=inputs,

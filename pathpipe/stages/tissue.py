@@ -11,7 +11,7 @@ from pathpipe.settings import RunSettings
 from pathpipe.slides.identity import slide_fingerprint
 from pathpipe.slides.open import open_slide
 from pathpipe.slides.resolution import resolve_mpp
-from pathpipe.stages.stage import Job, Made, Stage, sections
+from pathpipe.stages.stage import READERS, Job, Made, Stage, sections
 from pathpipe.tissue.given import find_tissue, given_digest, origin0, refuse_foreign, refuse_useless_folder
 from pathpipe.tissue.mask import TissueMask
 from pathpipe.tissue.method import tissue_method
@@ -78,7 +78,7 @@ def preflight(run: Run, settings: RunSettings) -> None:
 STAGE = Stage(
     name="tissue",
     version=3,
-    packages=("numpy", "opencv-python-headless", "openslide-python", "openslide-bin", "tiffslide"),
+    packages=("numpy", "opencv-python-headless", *READERS),
     what=sections("slide", "tissue"),
     inputs=inputs,
     output=lambda run, key, settings: run.tissue(key),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ class VerifyRequest:
         sample: Rows a file.
         seed: Of the choice of rows.
         max_drift: Largest drift that still counts as close.
-        encoder: In place of the one the file names.
+        encoder: In place of the one the file names; of a file with several, only the one of this name, if there is.
         weights: Local checkpoint.
         coords: File or folder of coordinates, for files without.
     """
@@ -84,11 +84,20 @@ def verify_files(files: Sequence[Path], slides: Cohort, wanted: VerifyRequest) -
     """
     for path in files:
         try:
-            for record in read_any(path, wanted.coords):
-                yield _verify(path, record, slides, wanted)
+            records = read_any(path, wanted.coords)
         except PathpipeError as error:
-            hint = f" ({error.hint})" if error.hint else ""
-            yield Verdict(path, path.stem, note=error.what + hint)
+            yield _failed(Verdict(path, path.stem), error)
+            continue
+        named = [record for record in records if record.encoder == wanted.encoder]
+        for record in named or records:
+            try:
+                yield _verify(path, record, slides, wanted)
+            except PathpipeError as error:
+                yield _failed(Verdict(path, record.slide_id, record.layout, record.encoder or ""), error)
+
+
+def _failed(verdict: Verdict, error: PathpipeError) -> Verdict:
+    return replace(verdict, note=error.what + (f" ({error.hint})" if error.hint else ""))
 
 
 def _verify(path: Path, record: SlideFeatures, slides: Cohort, wanted: VerifyRequest) -> Verdict:

@@ -92,10 +92,15 @@ def convert_files(files: Sequence[Path], wanted: Conversion) -> Iterator[Convert
     taken: dict[Path, Path] = {}
     for path in files:
         try:
-            for record in read_any(path, wanted.coords):
-                yield _convert(path, record, wanted, taken)
+            records = read_any(path, wanted.coords)
         except PathpipeError as error:
             yield Converted(path, path.stem, error=error)
+            continue
+        for record in records:
+            try:
+                yield _convert(path, record, wanted, taken)
+            except PathpipeError as error:
+                yield Converted(path, record.slide_id, error=error)
 
 
 def _convert(path: Path, record: SlideFeatures, wanted: Conversion, taken: dict[Path, Path]) -> Converted:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -72,8 +73,9 @@ def make_grid(
 ) -> TileGrid:
     """Lay a regular grid over the slide (or its scanned bounds) and keep tiles with enough tissue.
 
-    Tile k of a row starts at round(k * stride) level-0 px from the origin: the stride is a float, so positions don't
-    drift. With regions, a region is kept for its own share of tissue, and then with all of its tiles.
+    Tile k of a row starts at k * stride level-0 px from the origin: on the nearest pixel of level 0, or the last one
+    before it of the level that is read. The stride is a float, so positions don't drift. With regions, a region is kept
+    for its own share of tissue, and then with all of its tiles.
     """
     box = slide.bounds or Box(0, 0, *slide.size0)
     pad = settings.border == "pad"
@@ -97,29 +99,52 @@ def make_grid(
     return TileGrid(xy0, mask.fraction(xy0, plan.side0), plan, regions=regions)
 
 
-def positions(start0: int, length0: int, side0: float, stride0: float, pad: bool = False) -> Corners:
+def positions(start0: int, length0: int, side0: float, stride0: float, pad: bool = False, step0: int = 1) -> Corners:
     """Starts of the tiles of [start0, start0 + length0), level-0 px.
 
     Args:
         pad: Go on until the end is covered, with a tile that may reach past it; else only tiles that fit in.
+        step0: Level-0 px per px that is read, where that is a whole number: tiles start on those pixels.
     """
+    room = start0 + length0 - _on_pixel(start0, step0)
     if pad:
-        count = max(0, int(np.ceil((length0 - side0 - 0.5) / stride0))) + 1
-        offsets = np.round(np.arange(count) * stride0).astype(np.int64)
-        return np.asarray(start0 + offsets[offsets < length0])
-    if length0 < side0:
+        count = max(0, int(np.ceil((room - side0 - 0.5 + step0 - 1) / stride0))) + 1
+        starts = _starts(start0, np.arange(count), stride0, step0)
+        return starts[starts < start0 + length0]
+    if room < side0:
         return np.empty(0, np.int64)
-    count = int((length0 - side0) / stride0 + 1e-9) + 1
-    offsets = np.round(np.arange(count) * stride0).astype(np.int64)
-    return np.asarray(start0 + offsets[offsets + side0 <= length0 + 0.5])
+    count = int((room - side0) / stride0 + 1e-9) + 1
+    starts = _starts(start0, np.arange(count), stride0, step0)
+    return starts[starts + side0 <= start0 + length0 + 0.5]
+
+
+def _starts(start0: int, number: npt.NDArray[Any], stride0: float, step0: int) -> Corners:
+    """Where the tiles of these numbers start: the stride is a float, so that they don't drift."""
+    offsets = number * stride0
+    if step0 == 1:
+        return np.asarray(start0 + np.round(offsets).astype(np.int64))
+    return np.asarray(_on_pixel(start0, step0) + np.floor(offsets / step0 + 1e-9).astype(np.int64) * step0)
+
+
+def _on_pixel(start0: int, step0: int) -> int:
+    return -(-start0 // step0) * step0
+
+
+def _step0(plan: ReadPlan, axis: int) -> int:
+    """Pixels of the level that is read, in level-0 px; 1 where tiles can't start on them.
+
+    A tile that starts between pixels would have to be interpolated, which blurs it.
+    """
+    step = plan.downsample[axis] * plan.shrink
+    return round(step) if abs(step - round(step)) < 1e-6 else 1
 
 
 def _lattice(box: Box, plan: ReadPlan, tiles: int, pad: bool) -> _Lattice:
     """Squares of `tiles` x `tiles` tiles."""
     x, y = ((tiles - 1) * plan.stride0[axis] + plan.side0[axis] for axis in (0, 1))
     return _Lattice(
-        columns=positions(box.x0, box.w, x, tiles * plan.stride0[0], pad),
-        rows=positions(box.y0, box.h, y, tiles * plan.stride0[1], pad),
+        columns=positions(box.x0, box.w, x, tiles * plan.stride0[0], pad, _step0(plan, 0)),
+        rows=positions(box.y0, box.h, y, tiles * plan.stride0[1], pad, _step0(plan, 1)),
         side0=(x, y),
     )
 
@@ -147,8 +172,8 @@ def _tiles_of(cells: npt.NDArray[np.intp], regions: _Lattice, box: Box, plan: Re
     """(R * side * side, 2) corners of the tiles of (R,) regions, which lie where they would without regions."""
     row, column = np.divmod(cells, len(regions.columns))
     steps = np.arange(side)
-    x = box.x0 + np.round((column[:, None] * side + steps) * plan.stride0[0]).astype(np.int64)  # (R, side)
-    y = box.y0 + np.round((row[:, None] * side + steps) * plan.stride0[1]).astype(np.int64)
+    x = _starts(box.x0, column[:, None] * side + steps, plan.stride0[0], _step0(plan, 0))  # (R, side)
+    y = _starts(box.y0, row[:, None] * side + steps, plan.stride0[1], _step0(plan, 1))
     shape = (len(cells), side, side)
     xy0 = np.stack([np.broadcast_to(x[:, None, :], shape), np.broadcast_to(y[:, :, None], shape)], axis=-1)
     return xy0.reshape(-1, 2)

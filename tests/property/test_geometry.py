@@ -88,6 +88,23 @@ def test_positions_against_a_plain_loop(start: int, length: int, side: float, st
     assert positions(start, length, side, stride).tolist() == slow
 
 
+@settings(deadline=None, max_examples=100)
+@given(st.integers(0, 500), st.integers(1, 50_000), st.floats(8, 2000), st.sampled_from([2, 4, 16]), st.booleans())
+def test_positions_on_the_pixels_of_a_coarser_level(start: int, length: int, side: float, step: int, pad: bool) -> None:
+    """Never between two pixels that are read, never one of them from where it should be, inside or covering."""
+    side = max(side, step)  # a tile has at least one pixel
+    found = positions(start, length, side, side, pad, step)
+    origin = -(-start // step) * step
+    assert (found % step == 0).all() and (found >= start).all()
+    wanted = origin + np.arange(len(found)) * side
+    assert ((wanted - found >= -1e-6) & (wanted - found < step)).all()
+    if pad:
+        assert not len(found) or found[-1] + side >= start + length - 1
+    else:
+        assert (found + side <= start + length + 0.5).all()
+        assert len(found) >= int((start + length - origin) / side), "one that fits is missing"
+
+
 @settings(deadline=None, max_examples=60)
 @given(slides(), MPPS, st.integers(64, 512))
 def test_grid_without_overlap_covers_once_in_raster_order(slide: PaperSlide, x: float, tile_px: int) -> None:
@@ -102,7 +119,11 @@ def test_grid_without_overlap_covers_once_in_raster_order(slide: PaperSlide, x: 
     assert (grid.xy0 >= 0).all() and (grid.xy0 + np.floor(plan.side0) <= slide.size0).all()
     for axis in (0, 1):
         starts = np.unique(grid.xy0[:, axis])
-        assert np.abs(starts - np.arange(len(starts)) * plan.stride0[axis]).max() <= 0.5, "positions drift"
+        down = plan.downsample[axis]
+        read0 = max(1.0, round(down)) if abs(down - round(down)) < 1e-6 else 1.0
+        off = 0.5 if read0 == 1 else read0
+        assert np.abs(starts - np.arange(len(starts)) * plan.stride0[axis]).max() <= off, "positions drift"
+        assert (starts % read0 == 0).all()
         rest = slide.size0[axis] - starts[-1] - plan.side0[axis]
         assert rest < plan.stride0[axis] + 1, "room for another tile was left"
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -70,11 +69,6 @@ def restore(
         regions=regions,
         slide=SlideFacts(slide[0], tuple(slide[1]), tuple(slide[2])) if slide else None,
     )
-
-
-def without_rows(whole: Features) -> Features:
-    """The same without rows, places and regions."""
-    return replace(whole, features=whole.features[:0], xy0=whole.xy0[:0], regions=None)
 
 
 def tile_is_square(whole: Features) -> bool:

@@ -131,6 +131,18 @@ def test_failures_are_rows(tmp_path: Path, slides: tuple[Path, npt.NDArray[np.ui
     assert "another slide" in found[0].note and "no such file" in found[1].note and "width 5" in found[2].note
 
 
+def test_one_of_several_encoders(tmp_path: Path, slides: tuple[Path, npt.NDArray[np.uint8]]) -> None:
+    folder, pixels = slides
+    values = _features(pixels)
+    with h5py.File(tmp_path / "S1.h5", "w") as file:
+        file["coords"] = np.concatenate([XY0, np.tile([TILE, TILE, 0], (len(XY0), 1))], axis=1)
+        file["features/corners"], file["features/other"] = values, values[:, :5]
+        file.attrs.update({"patch_size": TILE, "patch_size_level0": SIDE0})
+    cohort, path = Cohort.read(folder), tmp_path / "S1.h5"
+    assert [one.state for one in verify_files([path], cohort, VerifyRequest())] == ["same", "failed"]
+    assert [one.state for one in verify_files([path], cohort, VerifyRequest(encoder="corners"))] == ["same"]
+
+
 def test_an_empty_bag_is_nothing_to_verify(tmp_path: Path, slides: tuple[Path, npt.NDArray[np.uint8]]) -> None:
     path = _trident(tmp_path / "S1.h5", _features(slides[1])[:0])
     with h5py.File(path, "r+") as file:

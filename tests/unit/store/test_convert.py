@@ -211,6 +211,13 @@ def test_one_bad_file_costs_the_others_nothing(tmp_path: Path) -> None:
     assert "NaN or infinite" in str(done[1].error)
 
 
+def test_one_bad_encoder_costs_the_others_of_its_file_nothing(tmp_path: Path) -> None:
+    bad = np.full((7, 4), np.nan, np.float32)
+    path = atlaspatch(tmp_path / "S1.h5", {"conch": bad, "uni_v2": rows()})
+    first, second = convert_files([path], Conversion("native", tmp_path / "n"))
+    assert "NaN" in str(first.error) and second.error is None and second.rows == 7
+
+
 def test_two_files_of_one_slide_and_its_own_place_are_refused(tmp_path: Path) -> None:
     one, two = _native(tmp_path / "vit"), _native(tmp_path / "b")
     done = list(convert_files([one, two], Conversion("zarr", tmp_path / "o")))
