@@ -16,6 +16,7 @@ from pathpipe.store.features import read_header, write_hdf5
 from pathpipe.store.identity import refuse_mixed
 from pathpipe.store.layouts import native
 from pathpipe.store.layouts.detect import feature_files
+from pathpipe.store.layouts.own import refuse_to_replace
 
 
 def merge_slides(sources: Sequence[Path], out: Path) -> list[Path]:
@@ -41,6 +42,11 @@ def merge_slides(sources: Sequence[Path], out: Path) -> list[Path]:
             )
     assert first is not None
     folder = out / safe_name(str(first[1]["name"]))
+    for name, path in found.items():
+        if (folder / name).exists() and source_digest(folder / name) != source_digest(path):
+            raise StoreError(
+                "is there already and differs from " + str(path), str(folder / name), "delete one of the two"
+            )
     written = []
     for name, path in found.items():
         target = folder / name
@@ -73,6 +79,7 @@ def merge_encoders(sources: Sequence[Path], out: Path) -> list[Path]:
     for slide_id in slides:
         whole = read_aligned([files[slide_id] for files in by_place])
         target = out / safe_name(str(whole.encoder["name"])) / f"{slide_id}.h5"
+        refuse_to_replace(target, whole)
         with publish(target) as partial:
             write_hdf5(partial, whole)
         written.append(target)

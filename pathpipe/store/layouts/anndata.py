@@ -13,7 +13,7 @@ from pathpipe.errors import StoreError
 from pathpipe.publish import publish
 from pathpipe.store.features import Features
 from pathpipe.store.layouts.native import from_native
-from pathpipe.store.layouts.own import ATTRIBUTE, own_json, restore, slide_id_of
+from pathpipe.store.layouts.own import ATTRIBUTE, own_json, refuse_to_replace, restore, slide_id_of
 from pathpipe.store.layouts.record import Places, SlideFeatures, place_problems, row_problems
 from pathpipe.tiles.grid import Regions
 
@@ -72,6 +72,7 @@ def write(folder: Path, whole: Features) -> list[Path]:
     columns: dict[str, npt.NDArray[Any]] = {"x0": whole.xy0[:, 0], "y0": whole.xy0[:, 1]}
     if whole.regions is not None:
         columns["region"] = whole.regions.index
+    refuse_to_replace(path, whole)
     with publish(path) as partial, h5py.File(partial, "w", libver=("v110", "v110")) as file:
         _mark(file, "anndata", "0.1.0")
         _array(file, "X", whole.features)

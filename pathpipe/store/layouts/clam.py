@@ -15,7 +15,7 @@ from pathpipe.publish import publish
 from pathpipe.store.features import UNKNOWN_SIZE, Features
 from pathpipe.store.layouts.coords import bare_places, places_at
 from pathpipe.store.layouts.native import from_native, restored
-from pathpipe.store.layouts.own import ATTRIBUTE, own_json, slide_id_of, tile_is_square
+from pathpipe.store.layouts.own import ATTRIBUTE, own_json, refuse_to_replace, slide_id_of, tile_is_square
 from pathpipe.store.layouts.plain import read_array
 from pathpipe.store.layouts.record import SlideFeatures, find_beside, place_problems, plain_facts, row_problems
 from pathpipe.tiles.table import write_regions
@@ -93,6 +93,7 @@ def write(folder: Path, whole: Features) -> list[Path]:
     features = whole.features.astype(np.float32)
     h5, pt = (folder / f"{kind}_files" / f"{slide_id}.{kind}" for kind in ("h5", "pt"))
     patches = folder / "patches" / f"{slide_id}.h5"
+    refuse_to_replace(h5, whole)
     with publish(patches) as partial, h5py.File(partial, "w") as file:
         add_growing(file, "coords", whole.xy0).attrs.update(_tile_attributes(whole, slide_id))
     with publish(h5) as partial, h5py.File(partial, "w", libver=("v110", "v110")) as file:

@@ -10,7 +10,7 @@ import numpy as np
 
 from pathpipe.publish import publish
 from pathpipe.store.features import FORMAT, UNKNOWN_SIZE, Features, read_features, write_hdf5, write_zarr
-from pathpipe.store.layouts.own import ATTRIBUTE, restore, slide_id_of
+from pathpipe.store.layouts.own import ATTRIBUTE, refuse_to_replace, restore, slide_id_of
 from pathpipe.store.layouts.record import Places, SlideFeatures, row_problems
 from pathpipe.store.zarr import is_zarr, zarr_attributes
 from pathpipe.tiles.attributes import SlideFacts
@@ -73,6 +73,7 @@ def losses(whole: Features) -> list[str]:
 def write(folder: Path, whole: Features) -> list[Path]:
     """Write `SLIDE.h5`."""
     path = folder / f"{slide_id_of(whole)}.h5"
+    refuse_to_replace(path, whole)
     with publish(path) as partial:
         write_hdf5(partial, whole)
     return [path]
@@ -81,6 +82,7 @@ def write(folder: Path, whole: Features) -> list[Path]:
 def write_as_zarr(folder: Path, whole: Features) -> list[Path]:
     """Write `SLIDE.zarr`."""
     path = folder / f"{slide_id_of(whole)}.zarr"
+    refuse_to_replace(path, whole)
     with publish(path) as partial:
         write_zarr(partial, whole)
     return [path]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import numpy.typing as npt
 
 from pathpipe.errors import StoreError
 from pathpipe.provenance import Provenance
 from pathpipe.store.features import FORMAT, VERSION, Features
+from pathpipe.store.zarr import is_zarr, zarr_attributes
 from pathpipe.tiles.attributes import SlideFacts
 from pathpipe.tiles.grid import Regions
 from pathpipe.tiles.plan import ReadPlan
@@ -69,6 +72,34 @@ def restore(
         regions=regions,
         slide=SlideFacts(slide[0], tuple(slide[1]), tuple(slide[2])) if slide else None,
     )
+
+
+def refuse_to_replace(path: Path, whole: Features) -> None:
+    """Stop before a file is replaced that isn't an earlier conversion of the same features.
+
+    Raises:
+        StoreError: It is there, and something else made it.
+    """
+    if path.exists() and _made_by(path) != whole.provenance.fingerprint:
+        raise StoreError(
+            "is there already, and other features are in it",
+            where=str(path),
+            hint="delete it, or give another folder with -o",
+        )
+
+
+def _made_by(path: Path) -> str | None:
+    """Fingerprint of what made a file, in whichever layout pathpipe wrote it; None where it didn't."""
+    try:
+        if is_zarr(path):
+            return str(json.loads(zarr_attributes(path)["provenance"])["fingerprint"])
+        with h5py.File(path, "r", locking=False) as file:
+            if "provenance" in file.attrs:
+                return str(json.loads(file.attrs["provenance"])["fingerprint"])
+            own = file.attrs[ATTRIBUTE] if ATTRIBUTE in file.attrs else file[f"uns/{ATTRIBUTE}"][()]
+            return str(json.loads(own)["provenance"]["fingerprint"])
+    except (OSError, LookupError, TypeError, ValueError, RuntimeError):
+        return None
 
 
 def tile_is_square(whole: Features) -> bool:

@@ -13,7 +13,7 @@ from pathpipe.publish import publish
 from pathpipe.run import safe_name
 from pathpipe.store.features import Features
 from pathpipe.store.layouts.native import from_native, restored
-from pathpipe.store.layouts.own import ATTRIBUTE, own_json, side_um, slide_id_of
+from pathpipe.store.layouts.own import ATTRIBUTE, own_json, refuse_to_replace, side_um, slide_id_of
 from pathpipe.store.layouts.record import Places, SlideFeatures, number, place_problems, plain_facts, row_problems
 from pathpipe.tiles.table import write_regions
 
@@ -136,6 +136,7 @@ def write(folder: Path, whole: Features) -> list[Path]:
     extractor = EXTRACTORS.get(name, name)
     path = folder / safe_name(extractor) / f"{slide_id_of(whole)}.h5"
     width, height = side_um(whole)
+    refuse_to_replace(path, whole)
     with publish(path) as partial, h5py.File(partial, "w", libver=("v110", "v110")) as file:
         file["coords"] = (whole.xy0 * np.asarray(whole.plan.mpp0)).astype(np.float32)
         file["feats"] = whole.features.astype(np.float16)

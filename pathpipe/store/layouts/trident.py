@@ -14,7 +14,7 @@ from pathpipe.store.features import Features, tile_attributes
 from pathpipe.store.layouts.clam import add_growing
 from pathpipe.store.layouts.coords import bare_places, places_at
 from pathpipe.store.layouts.native import from_native, restored
-from pathpipe.store.layouts.own import ATTRIBUTE, own_json, slide_id_of, tile_is_square
+from pathpipe.store.layouts.own import ATTRIBUTE, own_json, refuse_to_replace, slide_id_of, tile_is_square
 from pathpipe.store.layouts.record import SlideFeatures, place_problems, plain_facts, row_problems
 from pathpipe.tiles.table import write_regions
 
@@ -96,6 +96,7 @@ def write(folder: Path, whole: Features) -> list[Path]:
     job = folder / f"{attributes['target_magnification']}x_{whole.plan.tile_px}px_{whole.plan.overlap_px}px_overlap"
     features = job / f"features_{safe_name(encoder)}" / f"{slide_id}.h5"
     patches = job / "patches" / f"{slide_id}_patches.h5"
+    refuse_to_replace(features, whole)
     with publish(patches) as partial, h5py.File(partial, "w") as file:
         add_growing(file, "coords", whole.xy0).attrs.update(attributes)
     with publish(features) as partial, h5py.File(partial, "w", libver=("v110", "v110")) as file:

@@ -225,6 +225,21 @@ def test_two_files_of_one_slide_and_its_own_place_are_refused(tmp_path: Path) ->
     assert "own conversion" in str(_do(one, "native", tmp_path).error)
 
 
+@pytest.mark.parametrize("layout", list(WRITERS))
+def test_other_features_are_never_replaced(tmp_path: Path, layout: str) -> None:
+    source = _native(tmp_path / "a")
+    there = _done(source, layout, tmp_path / "o").files[0]
+    before = there.read_bytes() if there.is_file() else None
+    assert _done(source, layout, tmp_path / "o").files[0] == there  # again is fine
+    other = replace(read_features(source).provenance, version=2)
+    error = _do(_native(tmp_path / "b", 5, provenance=other), layout, tmp_path / "o").error
+    assert error is not None and "is there already" in error.what
+    assert there.exists() and (before is None or there.read_bytes() == before)
+    if there.is_file() and layout != "native":  # nor what another tool wrote
+        clam_tiles(there)
+        assert "is there already" in str(_do(source, layout, tmp_path / "o").error)
+
+
 def test_unknown_layout(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="no layout `clma`"):
         list(convert_files([_native(tmp_path / "a")], Conversion("clma", tmp_path)))

@@ -42,6 +42,15 @@ def test_slides_of_several_folders(tmp_path: Path) -> None:
     assert merge_slides([tmp_path / "o"], tmp_path / "o") == written  # onto itself
 
 
+def test_what_is_there_is_not_replaced(tmp_path: Path) -> None:
+    _put(tmp_path / "a", "S1")
+    there = _put(tmp_path / "o" / "vit", "S1", count=5)
+    before = there.read_bytes()
+    with pytest.raises(StoreError, match="is there already and differs"):
+        merge_slides([tmp_path / "a"], tmp_path / "o")
+    assert there.read_bytes() == before
+
+
 @pytest.mark.parametrize("kind", ["encoder", "content", "foreign"])
 def test_slides_that_dont_belong_together(tmp_path: Path, kind: str) -> None:
     _put(tmp_path / "a", "S1")
