@@ -82,7 +82,7 @@ class TorchEncoder:
             return np.asarray(features.cpu().numpy())
 
     def probe_batch(self, tile_px: int) -> int:
-        """Tiles per batch: the smallest that is nearly as fast as any that fits; fixed on a CPU, which gains nothing."""
+        """Tiles per batch: the smallest that is nearly as fast as any that fits; fixed on a CPU."""
         if self.device == "cpu":
             return CPU_BATCH
         with self._probing:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 
 from pathpipe.clock import Clock
 from pathpipe.encoders.encoder import Encoder
@@ -35,23 +32,23 @@ class Part:
     provenance: Provenance
     half_made: Path
     encoder: Encoder
+    rows: RowFile
 
     @classmethod
-    def of(cls, job: Job, settings: RunSettings, provenance: Provenance) -> Part:
-        """The share of the encoder that `settings` name."""
+    @contextmanager
+    def opened(cls, job: Job, settings: RunSettings, provenance: Provenance) -> Iterator[Part]:
+        """The share of the encoder that `settings` name, with the rows that earlier attempts committed."""
         encoder, target = load_for(settings), stain_target(settings.extract)
         if target is not None:
             encoder = StainedEncoder(encoder, target)
-        return cls(settings, provenance, job.run.rows(settings.extract.encoder, job.key), encoder)
+        half_made = job.run.rows(settings.extract.encoder, job.key)
+        layout = RowLayout(encoder.identity.dim, settings.extract.dtype, provenance.fingerprint)
+        with closing(RowFile.resume(half_made, layout)) as rows:
+            yield cls(settings, provenance, half_made, encoder, rows)
 
-    def open_rows(self) -> RowFile:
-        """What earlier attempts committed, to go on with."""
-        layout = RowLayout(self.encoder.identity.dim, self.settings.extract.dtype, self.provenance.fingerprint)
-        return RowFile.resume(self.half_made, layout)
-
-    def write(self, path: Path, table: TileTable, features: npt.NDArray[Any]) -> None:
+    def write(self, path: Path, table: TileTable) -> None:
         """The whole file; the half-made one has served."""
-        write_features(path, features, table, self.encoder.identity.to_dict(), self.provenance)
+        write_features(path, self.rows, table, self.encoder.identity.to_dict(), self.provenance)
         self.half_made.unlink(missing_ok=True)
 
     @property
@@ -60,36 +57,29 @@ class Part:
         return {"tiles left as stained": self.encoder.unchanged} if isinstance(self.encoder, StainedEncoder) else {}
 
 
-def encode(job: Job, grid: TileGrid, parts: list[Part], clock: Clock) -> list[npt.NDArray[Any]]:
-    """Encode every tile, each encoder going on from the rows it has.
-
-    Returns:
-        (N, D) for each part, rows in the grid's order.
-    """
-    if not len(grid.xy0):
-        return [np.empty((0, part.encoder.identity.dim), part.settings.extract.dtype) for part in parts]
+def encode(job: Job, grid: TileGrid, parts: list[Part], clock: Clock) -> None:
+    """Encode every tile, each encoder going on from the rows it has."""
+    start = min(part.rows.rows for part in parts)
+    if start == len(grid.xy0):
+        return
     execution = job.settings.execution
     batch_size = execution.tiles_per_batch or min(part.encoder.probe_batch(grid.plan.tile_px) for part in parts)
     row = job.run.cohort[job.key]
-    with ExitStack() as closing:
-        rows = [part.open_rows() for part in parts]
-        for one in rows:
-            closing.callback(one.close)
-        folder = Path(execution.stage_dir) if execution.stage_dir else None
-        path = closing.enter_context(staged(row.path, folder, int(execution.stage_gb * 1e9)))
-        slide = closing.enter_context(open_slide(path, job.settings.slide.reader))
-        start = min(one.rows for one in rows)
+    folder = Path(execution.stage_dir) if execution.stage_dir else None
+    with (
+        staged(row.path, folder, int(execution.stage_gb * 1e9)) as path,
+        open_slide(path, job.settings.slide.reader) as slide,
+    ):
         for batch in stream_tiles(
             slide, grid.plan, grid.xy0, batch_size, threads=execution.read_threads, start=start, clock=clock
         ):
-            for part, mine in zip(parts, rows, strict=True):
-                new = batch.pixels[max(mine.rows - batch.start, 0) :]
+            for part in parts:
+                rows = part.rows
+                new = batch.pixels[max(rows.rows - batch.start, 0) :]
                 if not len(new):
                     continue
                 block = part.encoder.embed(new, clock).astype(part.settings.extract.dtype)
-                refuse_non_finite(block, grid.xy0[mine.rows : mine.rows + len(block)])
+                refuse_non_finite(block, grid.xy0[rows.rows : rows.rows + len(block)])
                 with clock.spend("write"):
-                    mine.append(block)
-            job.notify(Progress("extract", job.key, min(one.rows for one in rows), len(grid.xy0)))
-        with clock.spend("write"):
-            return [one.read_all() for one in rows]
+                    rows.append(block)
+            job.notify(Progress("extract", job.key, min(part.rows.rows for part in parts), len(grid.xy0)))

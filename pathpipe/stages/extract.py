@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,15 +52,16 @@ def _encoder_fingerprint(run: Run, key: str, settings: RunSettings) -> str:
 def make(job: Job) -> Made:
     """Encode every tile of one slide, going on from rows an earlier attempt committed."""
     table, clock = read_tiles(job.run.tiles(job.key)), Clock()
-    part = Part.of(job, job.settings, job.provenance)
-    others = [Part.of(job, *one) for one in _along(job)]
-    features, *more = encode(job, table.grid, [part, *others], clock)
-    with clock.spend("write"):
-        part.write(job.target, table, features)
-        for other, rows in zip(others, more, strict=True):
-            with publish(job.run.features(other.settings.extract.encoder, job.key)) as target:
-                other.write(target, table, rows)
-    made = _made(len(features), table.grid.empty_reason)
+    with ExitStack() as opened:
+        asked = [(job.settings, job.provenance), *_along(job)]
+        part, *others = parts = [opened.enter_context(Part.opened(job, *one)) for one in asked]
+        encode(job, table.grid, parts, clock)
+        with clock.spend("write"):
+            part.write(job.target, table)
+            for other in others:
+                with publish(job.run.features(other.settings.extract.encoder, job.key)) as target:
+                    other.write(target, table)
+    made = _made(len(table.grid.xy0), table.grid.empty_reason)
     return replace(made, counts={**made.counts, **part.counts}, spent=clock.seconds)
 
 

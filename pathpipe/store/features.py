@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from pathpipe.errors import StoreError
 from pathpipe.provenance import Provenance
+from pathpipe.store.rows import RowFile
 from pathpipe.store.zarr import is_zarr, open_zarr, write_zarr_group
 from pathpipe.tiles.attributes import SlideFacts, coords_attributes
 from pathpipe.tiles.grid import Regions
@@ -77,7 +78,7 @@ class Features:
 
 def write_features(
     path: Path,
-    features: npt.NDArray[np.floating[Any]],
+    features: npt.NDArray[np.floating[Any]] | RowFile,
     table: TileTable,
     encoder: Mapping[str, Any],
     provenance: Provenance,
@@ -85,16 +86,18 @@ def write_features(
     """Write a slide's features, as Zarr where the path ends so, else as HDF5; equal input gives equal bytes.
 
     Args:
-        features: (N, D), float16 or float32, in the row order of `table`.
+        features: (N, D), float16 or float32, in the row order of `table`; or a row file that holds them, which is
+            copied block by block.
 
     Raises:
         StoreError: Rows and tiles don't match, or the rows have another shape or type.
     """
     grid = table.grid
-    if len(features) != len(grid.xy0):
-        raise StoreError(f"{len(features)} rows of features for {len(grid.xy0)} tiles", where=str(path))
+    if features.shape[0] != len(grid.xy0):
+        raise StoreError(f"{features.shape[0]} rows of features for {len(grid.xy0)} tiles", where=str(path))
+    rows = features if isinstance(features, RowFile) else None
     whole = Features(
-        features=features,
+        features=features if isinstance(features, np.ndarray) else _shape_of(features),
         xy0=grid.xy0.astype(np.int64),
         encoder=encoder,
         plan=grid.plan,
@@ -104,18 +107,35 @@ def write_features(
         regions=grid.regions,
         slide=table.slide,
     )
-    (write_zarr if path.suffix == ZARR_SUFFIX else write_hdf5)(path, whole)
+    if path.suffix != ZARR_SUFFIX:
+        write_hdf5(path, whole, rows)
+    else:
+        whole = whole if rows is None else replace(whole, features=np.concatenate([whole.features[:0], *rows.blocks()]))
+        write_zarr(path, whole)
 
 
-def write_hdf5(path: Path, whole: Features) -> None:
+def _shape_of(rows: RowFile) -> npt.NDArray[Any]:
+    """An array of the shape and type of rows in a file, which takes no room."""
+    return np.broadcast_to(rows.dtype.type(0), rows.shape)
+
+
+def write_hdf5(path: Path, whole: Features, rows: RowFile | None = None) -> None:
     """Write features as HDF5; equal input gives equal bytes.
+
+    Args:
+        rows: Where the rows are, if not in `whole`.
 
     Raises:
         StoreError: As `write_features`.
     """
     refuse_misshapen(whole, path)
     with h5py.File(path, "w", libver=("v110", "v110")) as file:
-        file.create_dataset("features", data=whole.features)
+        dataset = file.create_dataset("features", whole.features.shape, whole.features.dtype)
+        first = 0
+        for block in [whole.features] if rows is None else rows.blocks():
+            if len(block):  # HDF5 refuses to write nothing
+                dataset[first : first + len(block)] = block
+            first += len(block)
         coords = file.create_dataset("coords", data=whole.xy0)
         for name, value in tile_attributes(whole).items():
             coords.attrs[name] = value

@@ -10,6 +10,7 @@ import json
 import os
 import struct
 import zlib
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,23 +89,31 @@ class RowFile:
             self._unsynced = 0
         self.rows += len(block)
 
-    def read_all(self) -> npt.NDArray[Any]:
-        """All committed rows, (rows, dim).
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, dim)."""
+        return self.rows, self._layout.dim
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of the rows."""
+        return np.dtype(self._layout.dtype)
+
+    def blocks(self) -> Iterator[npt.NDArray[Any]]:
+        """All committed rows in order, (n, dim) at a time: a slide's features never have to fit in memory.
 
         Raises:
             StoreError: A block on disk is no longer intact.
         """
-        whole = np.empty((self.rows, self._layout.dim), self._layout.dtype)
         self._file.seek(len(self._layout.header()))
         at = 0
         while at < self.rows:
             block = _read_block(self._file, self._layout, at)
             if block is None:
                 raise StoreError(f"row {at} of the half-made file is damaged", hint="run the same command again")
-            whole[at : at + len(block)] = block
             at += len(block)
+            yield block
         self._file.seek(0, os.SEEK_END)
-        return whole
 
     def close(self) -> None:
         """Close the file; its rows stay."""

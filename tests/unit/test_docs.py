@@ -90,5 +90,7 @@ def test_the_plugin_page_works() -> None:
     exec(blocks[2], space)
     assert space["MY_VIT"].dim == 768
     exec(blocks[3], space)
-    tiles = SlideTiles(np.array([[1, 2], [3, 9], [8, 4]], np.float16), np.zeros((3, 2)), (1, 1), (1, 1), "vit", 1.0)
+    tiles = SlideTiles(
+        np.array([[1, 2], [3, 9], [8, 4]], np.float16), np.zeros((3, 2), np.int64), (1, 1), (1, 1), "vit", 1.0
+    )
     assert space["Median"]("cpu").embed(tiles).tolist() == [3, 4]

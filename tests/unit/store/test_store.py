@@ -201,6 +201,10 @@ def test_non_finite_rows_are_named() -> None:
 LAYOUT = RowLayout(3, "float32", "fp")
 
 
+def _all(rows: RowFile) -> np.ndarray:
+    return np.concatenate([np.empty((0, rows.shape[1]), rows.dtype), *rows.blocks()])
+
+
 def _blocks() -> list[np.ndarray]:
     return [np.arange(n * 3, dtype=np.float32).reshape(n, 3) + 100 * n for n in (4, 1, 3)]
 
@@ -217,9 +221,9 @@ def test_rows_come_back_and_go_on(tmp_path: Path) -> None:
     path = tmp_path / "a.rows"
     whole = _written(path)
     rows = RowFile.resume(path, LAYOUT)
-    assert rows.rows == 8 and np.array_equal(rows.read_all(), whole)
+    assert rows.rows == 8 and np.array_equal(_all(rows), whole)
     rows.append(_blocks()[0])
-    assert rows.rows == 12 and np.array_equal(rows.read_all()[8:], _blocks()[0])
+    assert rows.rows == 12 and np.array_equal(_all(rows)[8:], _blocks()[0])
     rows.close()
 
 
@@ -245,9 +249,9 @@ def test_a_torn_tail_costs_only_its_block(tmp_path: Path) -> None:
         path.write_bytes(content[:end])
         rows = RowFile.resume(path, LAYOUT)
         seen.add(rows.rows)
-        assert np.array_equal(rows.read_all(), whole[: rows.rows])
+        assert np.array_equal(_all(rows), whole[: rows.rows])
         rows.append(_blocks()[1])
-        assert np.array_equal(rows.read_all()[-1:], _blocks()[1])
+        assert np.array_equal(_all(rows)[-1:], _blocks()[1])
         rows.close()
     assert seen == {0, 4, 5, 8}
 
@@ -262,7 +266,7 @@ def test_a_flipped_bit_never_becomes_a_row(tmp_path_factory: pytest.TempPathFact
     content[at] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(content)
     rows = RowFile.resume(path, LAYOUT)
-    assert rows.rows < 8 and np.array_equal(rows.read_all(), whole[: rows.rows])
+    assert rows.rows < 8 and np.array_equal(_all(rows), whole[: rows.rows])
     rows.close()
 
 
@@ -314,3 +318,19 @@ def test_describe_files_of_others(tmp_path: Path) -> None:
     (tmp_path / "no.h5").write_text("text")
     with pytest.raises(StoreError, match="can't be opened as HDF5"):
         describe(tmp_path / "no.h5")
+
+
+def test_rows_in_a_file_are_written_as_rows_in_memory(tmp_path: Path) -> None:
+    rows = RowFile.resume(tmp_path / "a.rows", RowLayout(6, "float16", "fp"))
+    whole = _features(23)
+    for first in range(0, 23, 5):
+        rows.append(whole[first : first + 5])
+    for name in ("a.h5", "a.zarr"):
+        write_features(tmp_path / name, rows, _table(23), ENCODER, PROVENANCE)
+        assert np.array_equal(read_features(tmp_path / name).features, whole)
+    write_features(tmp_path / "b.h5", whole, _table(23), ENCODER, PROVENANCE)
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+    rows.append(whole[:1])
+    with pytest.raises(StoreError, match="24 rows of features for 23 tiles"):
+        write_features(tmp_path / "c.h5", rows, _table(23), ENCODER, PROVENANCE)
+    rows.close()
