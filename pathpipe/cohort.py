@@ -65,7 +65,7 @@ class Cohort:
             raise CohortError("there is no such cohort table, folder or slide", where=str(source))
         if source.suffix.lower() in (".csv", ".tsv"):
             return cls(_from_table(source))
-        return cls((SlideRow(source.stem, source.resolve(), source.stem, labels={}),))
+        return cls((SlideRow(source.stem, _followed(source), source.stem, labels={}),))
 
     @cached_property
     def _by_id(self) -> dict[str, SlideRow]:
@@ -146,8 +146,14 @@ def _from_folder(folder: Path) -> tuple[SlideRow, ...]:
         relative = path.relative_to(folder)
         # Two folders may hold files of one name: only those get their folder (and suffix) in the id.
         slide_id = path.stem if stems[path.stem] == 1 else "--".join(relative.parts)
-        rows.append(SlideRow(slide_id, path.resolve(), slide_id, labels={}))
+        rows.append(SlideRow(slide_id, _followed(path), slide_id, labels={}))
     return tuple(rows)
+
+
+def _followed(path: Path) -> Path:
+    """Where links lead; one that leads nowhere, or in a circle, stays itself, and its slide fails later, alone."""
+    target = Path(os.path.realpath(path))  # up to Python 3.12 Path.resolve() raises on links in a circle
+    return target if target.exists() else Path(os.path.abspath(path))
 
 
 def is_slide_folder(folder: Path) -> bool:

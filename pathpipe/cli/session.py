@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -81,8 +82,8 @@ def _model_of_run(source: Path) -> Path | None:
     """The run folder, when `source` is RUN/train/NAME."""
     from pathpipe.run import Run
 
-    folder = source.resolve().parent.parent
-    return folder if source.resolve().parent == folder / "train" and Run.exists(folder) else None
+    inside = Path(os.path.realpath(source)).parent  # not resolve(), which raises on links that lead in a circle
+    return inside.parent if inside == inside.parent / "train" and Run.exists(inside.parent) else None
 
 
 def _recorded_settings(trained: Path) -> dict[str, Any]:

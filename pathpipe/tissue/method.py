@@ -57,12 +57,14 @@ class Found:
         threshold: The number that parted tissue from glass, in the method's own unit; None where there is none.
         finished: The method has filled holes and dropped small pieces by its own rules: the common ones are left out.
         note: Something a person should look at.
+        dropped: (H, W) bool, the small pieces that a finished method has dropped.
     """
 
     mask: BoolArray
     threshold: float | None = None
     finished: bool = False
     note: str | None = None
+    dropped: BoolArray | None = None
 
 
 class TissueMethod(Protocol):

@@ -28,17 +28,22 @@ class Rois:
         exclude: Polygons in level-0 px.
         min_roi: Least share of a box in `include`.
         max_excluded: Largest share of a box in `exclude`.
+        include_class: The class that `include` was chosen by.
     """
 
     include: Sequence[Polygon] | None = None
     exclude: Sequence[Polygon] = ()
     min_roi: float = 0.5
     max_excluded: float = 0.0
+    include_class: str | None = None
 
     @property
     def empty_reason(self) -> str | None:
         """Why there can be no tile, or None."""
-        return "no region to include was given for it" if self.include is not None and not self.include else None
+        if self.include is None or self.include:
+            return None
+        named = f" of class `{self.include_class}`" if self.include_class else ""
+        return f"no region{named} to include was given for it"
 
     def keep(self, xy0: npt.NDArray[np.int64], side0: tuple[float, float]) -> BoolArray:
         """Which boxes are wanted.
@@ -71,7 +76,8 @@ def read_rois(slide_id: str, settings: TileSettings, origin: Origin) -> Rois | N
         return None
     include = _read(given_file(settings.include, slide_id), settings.include_class, origin)
     exclude = _read(given_file(settings.exclude, slide_id), settings.exclude_class, origin)
-    return Rois(None if settings.include is None else include, exclude, settings.min_roi, settings.max_excluded)
+    wanted = None if settings.include is None else include
+    return Rois(wanted, exclude, settings.min_roi, settings.max_excluded, settings.include_class)
 
 
 def _read(path: Path | None, wanted: str | None, origin: Origin) -> list[Polygon]:

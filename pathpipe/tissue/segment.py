@@ -59,6 +59,8 @@ def segment_thumbnail(
         kept = drop_small(mask, settings.min_area_um2 / pixel_um2)
         removed["small pieces"] = float(np.count_nonzero(mask & ~kept)) * pixel_um2
         mask = kept
+    elif found.dropped is not None:
+        removed["small pieces"] = float(np.count_nonzero(found.dropped)) * pixel_um2
     return TissueMask(
         mask=mask,
         scale0=scale0,

@@ -73,6 +73,19 @@ def test_folder_gives_unique_ids_and_skips_other_files(tmp_path: Path) -> None:
     assert [slide.slide_id for slide in cohort.slides] == ["b", "x--a.svs", "y--a.svs"]
 
 
+def test_links_that_lead_nowhere_cost_only_themselves(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "a.svs").touch()
+    folder = tmp_path / "slides"
+    folder.mkdir()
+    (folder / "a.svs").symlink_to(tmp_path / "real" / "a.svs")
+    (folder / "gone.svs").symlink_to(tmp_path / "gone.svs")
+    (folder / "loop.svs").symlink_to(folder / "loop.svs")
+    paths = {row.slide_id: row.path for row in Cohort.read(folder).slides}
+    assert paths["a"] == tmp_path / "real" / "a.svs"
+    assert (paths["gone"], paths["loop"]) == (folder / "gone.svs", folder / "loop.svs")
+
+
 def test_folder_without_slides_and_missing_source(tmp_path: Path) -> None:
     with pytest.raises(CohortError, match="holds no slide"):
         Cohort.read(tmp_path)

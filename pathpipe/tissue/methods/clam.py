@@ -9,11 +9,13 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
+from pathpipe.errors import SlideError
 from pathpipe.settings import Settings
 from pathpipe.tissue.method import Found, TissueMethod, View
 from pathpipe.tissue.methods.nested import filter_areas
 
 REFERENCE_PX = 512  # areas are counted in squares of this side at level 0
+WIDEST_MEDIAN_PX = 255  # OpenCV counts the pixels of a window in 16 bits
 _NAMES = ("sthresh", "mthresh", "close", "use_otsu", "a_t", "a_h", "max_n_holes")
 PRESETS: dict[str, dict[str, Any]] = {
     "default": dict(zip(_NAMES, (8, 7, 4, False, 100.0, 16.0, 8), strict=True)),
@@ -75,14 +77,27 @@ class Clam(TissueMethod):
         chosen = self.options
         grow = chosen.seg_downsample / float(np.sqrt(view.scale0[0] * view.scale0[1]))
         saturation = np.ascontiguousarray(cv2.cvtColor(view.pixels, cv2.COLOR_RGB2HSV)[..., 1])
-        smooth = cv2.medianBlur(saturation, nearest_odd(chosen.mthresh * grow))
+        smooth = cv2.medianBlur(saturation, _median_px(chosen.mthresh * grow))
         kind = cv2.THRESH_OTSU if chosen.use_otsu else 0
         threshold, binary = cv2.threshold(smooth, chosen.sthresh, 255, cv2.THRESH_BINARY + kind)
         if chosen.close:
             binary = closed(np.asarray(binary, np.uint8), max(1, round(chosen.close * grow)))
         square = REFERENCE_PX**2 / (view.scale0[0] * view.scale0[1])
-        mask = filter_areas(np.asarray(binary, bool), chosen.a_t * square, chosen.a_h * square, chosen.max_n_holes)
-        return Found(mask, float(threshold), finished=True)
+        found = np.asarray(binary, bool)
+        mask = filter_areas(found, chosen.a_t * square, chosen.a_h * square, chosen.max_n_holes)
+        return Found(mask, float(threshold), finished=True, dropped=found & ~mask)
+
+
+def _median_px(width: float) -> int:
+    side = nearest_odd(width)
+    if side > WIDEST_MEDIAN_PX:
+        raise SlideError(
+            f"method `clam` would need a median filter {side} px wide, and the widest is {WIDEST_MEDIAN_PX}: its "
+            "mthresh counts px of seg_downsample, which is far coarser than the mask",
+            hint="give the downsample that CLAM would segment this slide at, `--method-settings seg_downsample=1` for "
+            "a slide without a pyramid",
+        )
+    return side
 
 
 def nearest_odd(width: float) -> int:

@@ -12,10 +12,14 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import ndimage
 
-from pathpipe.errors import SettingsError
+from pathpipe.errors import SettingsError, SlideError
+from pathpipe.settings import TissueSettings
+from pathpipe.slides.slide import Mpp
 from pathpipe.tissue.method import View, tissue_method
 from pathpipe.tissue.methods.clam import closed, nearest_odd
 from pathpipe.tissue.methods.nested import filter_areas
+from pathpipe.tissue.segment import segment_thumbnail
+from pathpipe.tissue.thumbnail import Thumbnail
 
 EIGHT = np.ones((3, 3))
 
@@ -180,3 +184,21 @@ def test_otsu_replaces_the_threshold() -> None:
     assert plain.mask.mean() == 1, "glass this coloured is over 8"
     assert otsu.threshold == pytest.approx(threshold_otsu(saturation), abs=1)
     assert otsu.mask.mean() == pytest.approx(0.25, rel=0.03)
+
+
+def test_a_median_wider_than_can_be_counted_is_refused_in_one_sentence() -> None:
+    pixels = _section(64)
+    assert tissue_method("clam", {"mthresh": 99, "a_t": 0}).find(view(pixels, 64 / 2.5)) is not None  # 247 px
+    with pytest.raises(SlideError, match=r"median filter 449 px wide, and the widest is 255.*seg_downsample=1"):
+        tissue_method("clam", {}).find(view(pixels, 1.0))
+
+
+def test_pieces_that_it_drops_are_the_reason_for_an_empty_mask() -> None:
+    pixels = _section(256)  # 2048 um wide: its pieces are 0.82, 0.07 and 0.02 mm2, a_t is 1.6 mm2
+    thumbnail = Thumbnail(pixels, (32.0, 32.0))
+    options = TissueSettings(method="clam", method_settings={"seg_downsample": 32, "close": 0, "mthresh": 1})
+    mask = segment_thumbnail(thumbnail, Mpp(0.25, 0.25, "test"), options)
+    unit_um2 = (4 * 8.0) ** 2
+    dropped = (32**2 - 8**2 - 2**2 + 8**2 + 4**2) * unit_um2
+    assert mask.removed_um2["small pieces"] == dropped
+    assert mask.empty_reason == f"no tissue found but pieces too small to keep ({dropped:.0f} um2)"

@@ -128,11 +128,14 @@ def test_files_give_the_regions_of_a_class(tmp_path: Path) -> None:
 
 def test_a_slide_without_a_region_to_include_has_a_reason(tmp_path: Path) -> None:
     folder = _write(tmp_path / "roi", "S1", ("Tumor", _box(0, 0, 9, 9)))
-    for rois in (
-        read_rois("S2", TileSettings(include=folder), (0, 0)),
-        read_rois("S1", TileSettings(include=folder, include_class="Stroma"), (0, 0)),
+    for rois, reason in (
+        (read_rois("S2", TileSettings(include=folder), (0, 0)), "no region to include was given for it"),
+        (
+            read_rois("S1", TileSettings(include=folder, include_class="Stroma"), (0, 0)),
+            "no region of class `Stroma` to include was given for it",
+        ),
     ):
-        assert rois is not None and rois.empty_reason == "no region to include was given for it"
+        assert rois is not None and rois.empty_reason == reason
         assert not rois.keep(XY0, SIDE0).any()
     excluded = read_rois("S2", TileSettings(exclude=folder), (0, 0))
     assert excluded is not None and excluded.empty_reason is None and excluded.keep(XY0, SIDE0).all()
