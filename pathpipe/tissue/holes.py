@@ -42,5 +42,5 @@ def _parts(
     areas = np.bincount(labels.ravel(), minlength=count)
     touches = np.zeros(count, bool)
     for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
-        touches[np.unique(edge)] = True
+        touches[edge] = True
     return np.asarray(labels, np.int32), areas, touches

@@ -47,9 +47,9 @@ def balanced(pixels: Pixels, ink: BoolArray) -> Pixels:
 
 def saturation(pixels: Pixels) -> npt.NDArray[np.uint8]:
     """Smoothed HSV saturation, (H, W) uint8; what is nearly black counts as unsaturated."""
-    _, saturated, value = cv2.split(cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV))
-    light = cv2.threshold(value, DARK, 255, cv2.THRESH_BINARY)[1]
-    saturated = cv2.bitwise_and(saturated, light)
+    hsv = cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV)
+    light = cv2.threshold(cv2.extractChannel(hsv, 2), DARK, 255, cv2.THRESH_BINARY)[1]
+    saturated = cv2.bitwise_and(cv2.extractChannel(hsv, 1), light)
     return np.asarray(cv2.medianBlur(saturated, 5), np.uint8)
 
 
