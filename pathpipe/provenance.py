@@ -23,6 +23,7 @@ from typing import Any
 from pathpipe.fingerprint import fingerprint
 
 FOLDER_FILE = "provenance.json"
+_DIGEST = re.compile(r"\b[0-9a-f]{32,}\b")
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Provenance:
         old, new = _flat(self), _flat(other)
         names = [*old, *(name for name in new if name not in old)]
         return [
-            f"{name}: {old.get(name, 'absent')} -> {new.get(name, 'absent')}"
+            f"{name}: {_short(old.get(name, 'absent'))} -> {_short(new.get(name, 'absent'))}"
             for name in names
             if old.get(name) != new.get(name)
         ]
@@ -111,6 +112,11 @@ def _read(path: Path) -> dict[str, Any] | None:
         match = re.search(pattern, path.read_text(encoding="utf-8"), re.DOTALL)
         return dict(json.loads(match[1])) if match else None
     return None
+
+
+def _short(value: Any) -> str:
+    """For people: of a digest its first digits."""
+    return _DIGEST.sub(lambda digest: f"{digest[0][:12]}...", str(value))
 
 
 def _flat(provenance: Provenance) -> dict[str, Any]:

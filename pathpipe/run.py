@@ -49,8 +49,14 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path, cohort: Cohort) -> Run:
-        """Lay out a run for a cohort; an existing run takes the new table (results stay, checked by content)."""
+        """Lay out a run for a cohort; an existing run takes the new table (results stay, checked by content).
+
+        Raises:
+            SettingsError: There is a file in its place.
+        """
         run = cls.open(folder) if cls.exists(folder) else cls(folder)
+        if folder.exists() and not folder.is_dir():
+            raise SettingsError("is a file, and a run is a folder", where=str(folder), hint="give another `-o RUN`")
         folder.mkdir(parents=True, exist_ok=True)
         cohort.write(run.cohort_csv)
         publish_json(run._layout, {"format": FORMAT, "version": VERSION})

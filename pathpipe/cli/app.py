@@ -60,29 +60,41 @@ def main(arguments: list[str] | None = None) -> None:
     signal.signal(signal.SIGTERM, _terminate)  # a scheduler's polite kill ends like Ctrl-C: leases given back
     try:
         code = app(args=arguments, standalone_mode=False)
-        sys.exit(code if isinstance(code, int) else ExitCode.DONE)
     except typer.Exit as stop:
-        sys.exit(stop.exit_code)
+        code = stop.exit_code
     except (KeyboardInterrupt, typer.Abort):
-        _say("interrupted: what was finished is kept; the same command goes on from there")
-        sys.exit(ExitCode.INTERRUPTED)
+        code = ExitCode.INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `pathpipe ... | head` is no error
         sys.exit(ExitCode.DONE)
     except PathpipeError as error:
         if _debug:
             traceback.print_exc()
-        _say(f"error: {error.reason}" + (f"\n\nhint: {error.hint}" if error.hint else ""))
+        _explain(error.reason, error.hint)
         sys.exit(error.exit_code)
+    except OSError as error:
+        from pathpipe.execution.unit import explain_os_error
+
+        if _debug:
+            traceback.print_exc()
+        _explain(*explain_os_error(error))
+        sys.exit(ExitCode.BAD_REQUEST)
     except Exception as error:
         if hasattr(error, "format_message"):  # usage errors of the command-line parser
             error.show()  # type: ignore[attr-defined]
             sys.exit(ExitCode.BAD_REQUEST)
         raise
+    if code == ExitCode.INTERRUPTED:  # of Ctrl-C typer leaves only the code
+        _say("interrupted: what was finished is kept; the same command goes on from there")
+    sys.exit(code if isinstance(code, int) else ExitCode.DONE)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _explain(reason: str, hint: str | None) -> None:
+    _say(f"error: {reason}" + (f"\n\nhint: {hint}" if hint else ""))
 
 
 def _say(text: str) -> None:

@@ -48,13 +48,14 @@ def doctor(
     from pathpipe.errors import ExitCode
     from pathpipe.settings import RunSettings, merge
     from pathpipe.slides.doctor import Examination, with_duplicates
+    from pathpipe.slides.open import refuse_unknown_reader
 
     if readers:
         print_table(["reader", "from", "for"], _reader_rows(), "json" if as_json else "table")
         return
     settings, _ = merge(RunSettings, origins(given))
     cohort = _cohort(slides)
-    _refuse_unknown_reader(settings.slide.reader)
+    refuse_unknown_reader(settings.slide.reader)
     how = Examination(settings.slide.reader, settings.slide.mpp_policy, tiles, seed)
     found = with_duplicates(_examine_all(cohort, how, settings))
     if as_json:
@@ -87,13 +88,6 @@ def _cohort(source: Path | None) -> Cohort:
     if source is None:
         raise SettingsError("nothing to examine", hint="give a slide, a folder of slides or a cohort table")
     return Run.open(source).cohort if source.is_dir() and Run.exists(source) else Cohort.read(source)
-
-
-def _refuse_unknown_reader(name: str) -> None:
-    from pathpipe.slides.open import READERS
-
-    if name != "auto" and name not in READERS:
-        _ = READERS[name]
 
 
 def _examine_all(cohort: Cohort, how: Any, settings: RunSettings) -> list[Diagnosis]:

@@ -39,7 +39,7 @@ def contain(work: Callable[[], T]) -> T | Failure:
     except PathpipeError as error:
         return Failure(error.reason, error.hint)
     except OSError as error:
-        return Failure(*_explain_os_error(error))
+        return Failure(*explain_os_error(error))
     except MemoryError:
         return Failure("not enough memory", "use fewer --workers")
     except Exception as error:
@@ -139,7 +139,8 @@ def _keep(run: Run, receipt: Receipt) -> Receipt:
     return receipt
 
 
-def _explain_os_error(error: OSError) -> tuple[str, str | None]:
+def explain_os_error(error: OSError) -> tuple[str, str | None]:
+    """What the system says, where, and what can be done about it."""
     where = f"{error.filename}: " if error.filename else ""
     hints = {28: "free some space and run again", 13: "check the permissions", 30: "the disk is read-only"}
     return f"{where}{error.strerror or error}", hints.get(error.errno or 0)

@@ -57,7 +57,8 @@ def merge(model: type[S], layers: Sequence[Layer]) -> tuple[S, dict[str, str]]:
     try:
         return model.model_validate(values), origins
     except ValidationError as error:
-        raise _explain(model, error, origins) from None
+        only = layers[0][0] if len(layers) == 1 else None
+        raise _explain(model, error, origins, only if isinstance(only, str) else None) from None
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -144,14 +145,17 @@ def _overlay(
             origins[dotted] = _name(origin, dotted)
 
 
-def _explain(model: type[BaseModel], error: ValidationError, origins: Mapping[str, str]) -> SettingsError:
+def _explain(
+    model: type[BaseModel], error: ValidationError, origins: Mapping[str, str], only: str | None
+) -> SettingsError:
+    """The first of the errors; `only` is the origin of all values, where there is but one."""
     first = error.errors()[0]
     dotted = ".".join(str(part) for part in first["loc"])
-    origin = origins.get(dotted)
-    where = f"{dotted} ({origin})" if origin else dotted
+    origin = origins.get(dotted, only)
+    where = f"{dotted} ({origin})" if origin and dotted else origin or dotted
     if first["type"] == "extra_forbidden":
         return SettingsError("there is no such setting", where=where, hint=_nearest(model, first["loc"]))
-    message = first["msg"].removeprefix("Value error, ")
+    message = "is required" if first["type"] == "missing" else first["msg"].removeprefix("Value error, ")
     if isinstance(first["input"], Mapping):  # the rule concerns several keys and names them itself
         return SettingsError(message, where=where)
     return SettingsError(f"{message}; got {first['input']!r}", where=where)

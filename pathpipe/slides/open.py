@@ -36,6 +36,17 @@ _PICTURES = (b"\x89PNG", b"\xff\xd8\xff")
 _PLAIN_TIFF = "generic-tiff"
 
 
+def refuse_unknown_reader(name: str) -> None:
+    """Stop before the first slide.
+
+    Raises:
+        SettingsError: There is no such reader.
+        MissingError: It is another package's, and can't be loaded.
+    """
+    if name != "auto":
+        _ = READERS[name]
+
+
 def open_slide(path: Path, reader: str = "auto") -> Slide:
     """Open a slide.
 

@@ -17,8 +17,8 @@ from pathpipe.settings import RunSettings
 from pathpipe.slides.open import open_slide
 from pathpipe.slides.staging import staged
 from pathpipe.stages.stage import Job
-from pathpipe.store.features import refuse_non_finite, write_features
-from pathpipe.store.rows import RowFile, RowLayout
+from pathpipe.store.features import write_features
+from pathpipe.store.rows import RowFile, RowLayout, refuse_non_finite
 from pathpipe.tiles.grid import TileGrid
 from pathpipe.tiles.stream import stream_tiles
 from pathpipe.tiles.table import TileTable

@@ -14,7 +14,7 @@ from pathpipe.cohort import SlideRow
 from pathpipe.errors import PathpipeError, SlideError
 from pathpipe.settings import RunSettings
 from pathpipe.slides.identity import slide_fingerprint
-from pathpipe.slides.open import READERS, open_slide
+from pathpipe.slides.open import open_slide, refuse_unknown_reader
 from pathpipe.slides.resolution import resolve_mpp
 from pathpipe.slides.slide import Mpp, Slide
 from pathpipe.stages.tile import lay_grid
@@ -22,6 +22,7 @@ from pathpipe.tiles.foreign import refuse_no_folder
 from pathpipe.tiles.grid import TileGrid
 from pathpipe.tiles.plan import TOLERANCE, ReadPlan, plan_read
 from pathpipe.tissue.given import find_tissue, origin0, refuse_useless_folder
+from pathpipe.tissue.mask import TissueMask
 from pathpipe.tissue.method import tissue_method
 from pathpipe.tissue.rois import read_rois
 
@@ -94,8 +95,7 @@ def refuse_settings(slide_ids: Sequence[str], settings: RunSettings) -> None:
     Raises:
         SettingsError: A name or option that doesn't exist, or a folder that holds nothing for this cohort.
     """
-    if settings.slide.reader != "auto":
-        _ = READERS[settings.slide.reader]
+    refuse_unknown_reader(settings.slide.reader)
     tissue_method(settings.tissue.method, settings.tissue.method_settings)
     tile = settings.tile
     for option, folder in (
@@ -134,7 +134,9 @@ def _find_out(row: SlideRow, settings: RunSettings, known: dict[str, Any]) -> Co
             if settings.tile.coords_dir is None:
                 known["read"] = plan_read(slide, mpp, settings.tile)
             kind = "unreadable"
-            known.update(_count(row.slide_id, slide, mpp, settings))
+            mask = find_tissue(row.slide_id, slide, mpp, settings.tissue)
+            kind = "given"
+            known.update(_count(row.slide_id, slide, mpp, mask, settings))
     except PathpipeError as error:
         here = error.where in (row.path.name, str(row.path))
         kind = kind if isinstance(error, SlideError) else "given"
@@ -142,9 +144,8 @@ def _find_out(row: SlideRow, settings: RunSettings, known: dict[str, Any]) -> Co
     return None
 
 
-def _count(slide_id: str, slide: Slide, mpp: Mpp, settings: RunSettings) -> dict[str, Any]:
-    """What the stages `tissue` and `tile` would find, by the functions they call themselves."""
-    mask = find_tissue(slide_id, slide, mpp, settings.tissue)
+def _count(slide_id: str, slide: Slide, mpp: Mpp, mask: TissueMask, settings: RunSettings) -> dict[str, Any]:
+    """What the stage `tile` would find, by the functions it calls itself; no pixel is read."""
     rois = read_rois(slide_id, settings.tile, origin0(slide, settings.tissue))
     grid, remark = lay_grid(slide_id, slide, mpp, mask, rois, settings.tile)
     return {

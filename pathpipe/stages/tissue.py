@@ -9,7 +9,7 @@ from pathpipe.provenance import Provenance, read_provenance
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
 from pathpipe.slides.identity import slide_fingerprint
-from pathpipe.slides.open import open_slide
+from pathpipe.slides.open import open_slide, refuse_unknown_reader
 from pathpipe.slides.resolution import resolve_mpp
 from pathpipe.stages.stage import READERS, Job, Made, Stage, sections
 from pathpipe.tissue.given import find_tissue, given_digest, origin0, refuse_foreign, refuse_useless_folder
@@ -66,11 +66,12 @@ def _made(mask: TissueMask) -> Made:
 
 
 def preflight(run: Run, settings: RunSettings) -> None:
-    """The way of finding tissue can do it; a folder of outlines is there and holds some for this cohort."""
+    """Reader and way of finding tissue are there and can do it; a folder of outlines holds some for this cohort."""
     method = tissue_method(settings.tissue.method, settings.tissue.method_settings)
     slides = [slide.slide_id for slide in run.cohort.slides]
     made = all(run.tissue(slide_id).exists() for slide_id in slides)
     if not made:
+        refuse_unknown_reader(settings.slide.reader)
         method.preflight(settings.tissue.mpp)
     refuse_useless_folder(settings.tissue.mask_dir, "--mask-dir", slides, made)
 

@@ -303,21 +303,3 @@ def _slide(text: str | None) -> SlideFacts | None:
         return None
     slide_id, size0, level_size = json.loads(text)
     return SlideFacts(slide_id, tuple(size0), tuple(level_size))
-
-
-def refuse_non_finite(features: npt.NDArray[np.floating[Any]], xy0: npt.NDArray[np.int64]) -> None:
-    """Stop at NaN or infinity.
-
-    Args:
-        features: (n, D) of the tiles at `xy0`, (n, 2), in the type they will be stored in.
-
-    Raises:
-        StoreError: Names the first tile's level-0 coordinates.
-    """
-    bad = np.flatnonzero(~np.isfinite(features).all(axis=1))
-    if len(bad):
-        x0, y0 = xy0[bad[0]].tolist()
-        raise StoreError(
-            f"the encoder gave NaN or infinity for {len(bad)} tiles, the first at level-0 ({x0}, {y0})",
-            hint="try `--dtype float32` and `--precision fp32`; if it stays, the weights or the tile are broken",
-        )

@@ -21,8 +21,9 @@ import numpy.typing as npt
 from pathpipe.errors import StoreError
 from pathpipe.publish import publish, publish_json
 from pathpipe.store.digest import source_digest, source_state
-from pathpipe.store.features import read_features, read_header, refuse_non_finite
+from pathpipe.store.features import read_features, read_header
 from pathpipe.store.identity import refuse_mixed
+from pathpipe.store.rows import refuse_non_finite
 
 FORMAT, VERSION = "pathpipe-pack", 1
 SUFFIX, SEEN = ".pack", ".seen"

@@ -110,6 +110,16 @@ def test_folders_of_outlines_and_regions_count(mixed: Path, tmp_path: Path, caps
     assert row["tiles"] == len(read_tiles(Run.open(tmp_path / "run").tiles("half")).grid.xy0) != bare["tiles"]
 
 
+def test_coordinates_of_another_slide_are_named_as_what_was_given(
+    mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert _main("tile", mixed / "half.svs", "-o", tmp_path / "run", *GRID) == 0
+    tables = tmp_path / "run" / "tiles"
+    (tables / "half.h5").rename(tables / "quarter.h5")
+    (conflict,) = _plan(capsys, mixed / "quarter.svs", "--coords-dir", tables, "--no-probe", code=2)["conflicts"]
+    assert conflict["kind"] == "given" and "quarter.h5 was made for another slide" in conflict["reason"]
+
+
 def test_the_keys_are_those_of_the_documentation(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
     planned = _plan(capsys, mixed, *GRID, "--no-probe")
     assert list(planned) == ["format", "version", "slides", "conflicts", "rates", "totals"]

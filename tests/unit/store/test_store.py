@@ -19,11 +19,10 @@ from pathpipe.store.features import (
     ROOT_ATTRIBUTES,
     read_features,
     read_header,
-    refuse_non_finite,
     write_features,
 )
 from pathpipe.store.inspect import describe
-from pathpipe.store.rows import MAGIC, RowFile, RowLayout
+from pathpipe.store.rows import MAGIC, RowFile, RowLayout, refuse_non_finite
 from pathpipe.testing.slides import cut_short
 from pathpipe.tiles.attributes import COORDS_ATTRIBUTES, SlideFacts
 from pathpipe.tiles.grid import Regions, TileGrid
