@@ -11,9 +11,12 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from pathpipe.execution.pipeline import Outcome
 from pathpipe.execution.receipt import Receipt
+
+_LEGIBLE = 24  # characters that the first column, a name, keeps on a narrow terminal
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], form: str = "table") -> None:
@@ -34,9 +37,15 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], form: str
     table = Table(box=box.SIMPLE_HEAD, header_style="bold")
     for index, column in enumerate(columns):
         numbers = all(isinstance(row[index], int | float) for row in rows)
-        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+        longest = max((len(str(row[index])) for row in rows), default=0)
+        table.add_column(
+            column,
+            justify="right" if numbers else "left",
+            overflow="fold",
+            min_width=None if index else min(longest, _LEGIBLE),
+        )
     for row in rows:
-        table.add_row(*("" if value is None else str(value) for value in row))
+        table.add_row(*("" if value is None else Text(str(value)) for value in row))
     console.print(table)
 
 
