@@ -183,7 +183,8 @@ def _remarks(one: Diagnosis) -> list[tuple[str, str]]:
     if one.may_identify:
         remarks.append(("privacy", f"holds {' and '.join(one.may_identify)}: may show a name or number of the patient"))
     if one.duplicate_of:
-        remarks.append(("duplicate", f"same content as {one.duplicate_of}"))
+        same = "a file of the same DICOM series as" if one.series else "same content as"
+        remarks.append(("duplicate", f"{same} {one.duplicate_of}"))
     return remarks
 
 

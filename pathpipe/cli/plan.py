@@ -63,7 +63,6 @@ def plan(  # noqa: PLR0913 - typer makes an option of each parameter
     from pathpipe.errors import ExitCode, SettingsError
     from pathpipe.execution.planning import plan_cohort
     from pathpipe.run import Run
-    from pathpipe.tissue.rois import refuse_useless_folders
 
     if gpu_count > 1 and gpu_rate is None:
         raise SettingsError(
@@ -74,7 +73,6 @@ def plan(  # noqa: PLR0913 - typer makes an option of each parameter
         raise SettingsError("nothing to plan", hint="give a cohort table, a folder of slides, one slide, or a run")
     cohort = Cohort.read(cohort_source) if cohort_source is not None else Run.open(folder or Path()).cohort
     encoder_record(settings.extract.encoder, settings.extract.weights)
-    refuse_useless_folders(settings.tissue, settings.tile, [slide.slide_id for slide in cohort.slides])
     console = stderr_console()
     with Display(console, quiet or not console.is_terminal) as display:
         planned = plan_cohort(cohort, settings, display, probed=probe, gpu_rate=gpu_rate, gpu_count=gpu_count)

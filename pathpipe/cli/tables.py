@@ -16,8 +16,6 @@ from rich.text import Text
 from pathpipe.execution.pipeline import Outcome
 from pathpipe.execution.receipt import Receipt
 
-_LEGIBLE = 24  # characters that the first column, a name, keeps on a narrow terminal
-
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], form: str = "table") -> None:
     """Print rows on stdout.
@@ -34,16 +32,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], form: str
         writer.writerow(columns)
         writer.writerows([["" if value is None else value for value in row] for row in rows])
         return
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold")
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", collapse_padding=True, pad_edge=False)
     for index, column in enumerate(columns):
         numbers = all(isinstance(row[index], int | float) for row in rows)
-        longest = max((len(str(row[index])) for row in rows), default=0)
-        table.add_column(
-            column,
-            justify="right" if numbers else "left",
-            overflow="fold",
-            min_width=None if index else min(longest, _LEGIBLE),
-        )
+        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
     for row in rows:
         table.add_row(*("" if value is None else Text(str(value)) for value in row))
     console.print(table)

@@ -11,7 +11,7 @@ import numpy as np
 
 from pathpipe.cohort import SlideRow
 from pathpipe.errors import PathpipeError, SlideError
-from pathpipe.slides.identity import slide_fingerprint
+from pathpipe.slides.identity import series_uid, slide_fingerprint
 from pathpipe.slides.open import open_slide
 from pathpipe.slides.resolution import resolve_mpp
 from pathpipe.slides.slide import Box, Level, Mpp, Slide
@@ -61,7 +61,8 @@ class Diagnosis:
         state: `sound`; `damaged`: opens, but not all of what was tried can be read; `unreadable`: doesn't open.
         mpp_problem: Why there is no resolution to work with, or None.
         associated: Names of the other pictures in the file.
-        duplicate_of: slide_id of an earlier slide with the same content.
+        series: What the files of a DICOM slide have in common.
+        duplicate_of: slide_id of an earlier slide with the same content, or of the same DICOM series.
     """
 
     slide_id: str
@@ -79,6 +80,7 @@ class Diagnosis:
     tiles_read: int = 0
     damage: tuple[Damage, ...] = ()
     fingerprint: str | None = None
+    series: str | None = None
     duplicate_of: str | None = None
 
     @property
@@ -136,6 +138,7 @@ def examine(row: SlideRow, how: Examination) -> Diagnosis:
             objective=slide.objective,
             levels=slide.levels,
             associated=getattr(slide, "associated", ()),  # readers of other packages may not know of it
+            series=series_uid(slide),
         )
         try:
             found = replace(found, mpp=resolve_mpp(slide, row.mpp, how.mpp_policy))
@@ -160,7 +163,8 @@ def with_duplicates(found: Sequence[Diagnosis]) -> list[Diagnosis]:
     first: dict[str, str] = {}
     named = []
     for one in found:
-        known = first.setdefault(one.fingerprint, one.slide_id) if one.fingerprint else one.slide_id
+        content = one.series or one.fingerprint
+        known = first.setdefault(content, one.slide_id) if content else one.slide_id
         named.append(replace(one, duplicate_of=None if known == one.slide_id else known))
     return named
 

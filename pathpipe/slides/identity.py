@@ -9,6 +9,7 @@ from pathlib import Path
 from pathpipe.fingerprint import fingerprint, sampled_digest
 from pathpipe.slides.ngff import METADATA_NAMES, read_ngff_facts
 from pathpipe.slides.presence import refuse_what_is_no_slide
+from pathpipe.slides.slide import Slide
 
 _CHUNKS_A_LEVEL = 16
 
@@ -36,6 +37,14 @@ def slide_fingerprint(path: Path) -> str:
     if path.is_dir():
         return _folder_fingerprint(path)
     return fingerprint([sampled_digest(file) for file in slide_files(path)])
+
+
+def series_uid(slide: Slide) -> str | None:
+    """What all files of a DICOM slide have in common, each of which opens as the whole; None for other formats.
+
+    Reference: DICOM PS3.3, C.7.3.1, Series Instance UID.
+    """
+    return slide.properties.get("dicom.SeriesInstanceUID")
 
 
 def _folder_fingerprint(path: Path) -> str:

@@ -25,9 +25,9 @@ READERS = Registry(
     },
 )
 READERS_ARE_FOR = {
-    "direct": "JPEG, JPEG 2000, LZW, deflate and plain tiled TIFF: SVS, OME-TIFF with SubIFDs, generic pyramids",
+    "direct": "JPEG, JPEG 2000, LZW, deflate, zstd and plain TIFF: SVS, OME-TIFF with SubIFDs, generic pyramids",
     "openslide": "every format OpenSlide knows: NDPI, MRXS, SCN, BIF, VMS, Philips and Ventana TIFF, DICOM, ...",
-    "tiffslide": "TIFFs that neither of those reads, e.g. in strips",
+    "tiffslide": "TIFFs that neither of those reads, e.g. one strip of over 64 MB",
     "image": "flat PNG and JPEG pictures, held in memory",
     "omezarr": "OME-Zarr (NGFF 0.4 and 0.5) folders",
     "wsidicom": "DICOM that OpenSlide refuses; needs the extra `dicom`",
@@ -47,7 +47,7 @@ def refuse_unknown_reader(name: str) -> None:
         _ = READERS[name]
 
 
-def open_slide(path: Path, reader: str = "auto") -> Slide:
+def open_slide(path: Path | str, reader: str = "auto") -> Slide:
     """Open a slide.
 
     Args:
@@ -60,6 +60,7 @@ def open_slide(path: Path, reader: str = "auto") -> Slide:
         SlideError: It can't be opened; says what it is instead, or why each reader refused.
         SettingsError: There is no such reader.
     """
+    path = Path(path)
     refuse_what_is_no_slide(path)
     folder = path.is_dir()
     if reader == "auto" and folder:

@@ -13,7 +13,7 @@ import numpy as np
 from pathpipe.cohort import SlideRow
 from pathpipe.errors import PathpipeError, SlideError
 from pathpipe.settings import RunSettings
-from pathpipe.slides.identity import slide_fingerprint
+from pathpipe.slides.identity import series_uid, slide_fingerprint
 from pathpipe.slides.open import open_slide, refuse_unknown_reader
 from pathpipe.slides.resolution import resolve_mpp
 from pathpipe.slides.slide import Mpp, Slide
@@ -57,6 +57,7 @@ class SlidePlan:
     """What is known of a slide, as far as it could be found out.
 
     Attributes:
+        series: What the files of a DICOM slide have in common.
         levels: Size of each level, (width, height) px.
         tissue_um2: Area of tissue.
         tiles: How many tiles it will have, exactly.
@@ -70,6 +71,7 @@ class SlidePlan:
     slide_id: str
     path: str
     fingerprint: str | None = None
+    series: str | None = None
     reader: str | None = None
     vendor: str | None = None
     levels: tuple[tuple[int, int], ...] = ()
@@ -126,6 +128,7 @@ def _find_out(row: SlideRow, settings: RunSettings, known: dict[str, Any]) -> Co
     try:
         with open_slide(row.path, settings.slide.reader) as slide:
             known["fingerprint"] = slide_fingerprint(row.path)
+            known["series"] = series_uid(slide)
             known["reader"], known["vendor"] = slide.reader, slide.vendor
             known["levels"] = tuple(level.size_px for level in slide.levels)
             kind = "resolution"
@@ -175,11 +178,12 @@ def find_conflicts(plans: Sequence[SlidePlan]) -> list[Conflict]:
         if plan.conflict is not None:
             found.append(plan.conflict)
         found += _of_reading(plan, mixed)
-        if plan.fingerprint is not None:
-            other = first.setdefault(plan.fingerprint, plan.slide_id)
+        if (content := plan.series or plan.fingerprint) is not None:
+            other = first.setdefault(content, plan.slide_id)
             if other != plan.slide_id:
+                same = "is a file of the same DICOM series as" if plan.series else "has the same content as"
                 hint = "leave one of them out: a slide that counts twice can lie in training and test at once"
-                found.append(Conflict(plan.slide_id, "duplicate", f"has the same content as {other}", hint))
+                found.append(Conflict(plan.slide_id, "duplicate", f"{same} {other}", hint))
     return found
 
 

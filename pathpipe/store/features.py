@@ -129,7 +129,7 @@ def write_hdf5(path: Path, whole: Features, rows: RowFile | None = None) -> None
         StoreError: As `write_features`.
     """
     refuse_misshapen(whole, path)
-    with h5py.File(path, "w", libver=("v110", "v110")) as file:
+    with h5py.File(path, "w", libver=("v110", "v110"), locking=False) as file:
         dataset = file.create_dataset("features", whole.features.shape, whole.features.dtype)
         first = 0
         for block in [whole.features] if rows is None else rows.blocks():

@@ -29,7 +29,7 @@ class TileTable:
 def write_tiles(path: Path, table: TileTable, provenance: Provenance) -> None:
     """Write a tile table; equal tables give equal bytes."""
     grid = table.grid
-    with h5py.File(path, "w", libver=("v110", "v110")) as file:
+    with h5py.File(path, "w", libver=("v110", "v110"), locking=False) as file:
         coords = file.create_dataset("coords", data=grid.xy0.astype(np.int64))
         for name, value in coords_attributes(grid.plan, table.slide).items():
             coords.attrs[name] = value

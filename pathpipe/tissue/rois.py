@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from pathpipe.settings import TileSettings, TissueSettings
+from pathpipe.settings import TileSettings
 from pathpipe.tissue.geojson import Polygon
-from pathpipe.tissue.given import Origin, given_file, read_given, refuse_useless_folder
+from pathpipe.tissue.given import Origin, given_file, read_given
 from pathpipe.tissue.mask import BoolArray, area_share
 from pathpipe.tissue.polygons import fill
 
@@ -90,16 +90,6 @@ def _read(path: Path | None, wanted: str | None, origin: Origin) -> list[Polygon
         if wanted is None or (one.name or "").casefold() == wanted.casefold()
         for polygon in one.polygons
     ]
-
-
-def refuse_useless_folders(tissue: TissueSettings, tile: TileSettings, slide_ids: Sequence[str]) -> None:
-    """Stop where a folder of outlines or regions can't be meant. Raises as `refuse_useless_folder`."""
-    for folder, option in (
-        (tissue.mask_dir, "--mask-dir"),
-        (tile.include, "--include"),
-        (tile.exclude, "--exclude"),
-    ):
-        refuse_useless_folder(folder, option, slide_ids, made=False)
 
 
 def polygon_share(

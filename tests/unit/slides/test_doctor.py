@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 
 from pathpipe.cohort import SlideRow
+from pathpipe.settings import RunSettings
 from pathpipe.slides.doctor import Examination, _places, examine, with_duplicates
 from pathpipe.slides.identity import slide_fingerprint
 from pathpipe.slides.open import open_slide
 from pathpipe.slides.slide import Box
 from pathpipe.slides.writer import SvsFormat, write_svs
+from pathpipe.stages.plan import find_conflicts, plan_slide
 from pathpipe.testing.slides import position_slide, position_zarr
 
 
@@ -154,3 +156,19 @@ def test_json_is_plain_and_whole(tmp_path: Path) -> None:
     broken = examine(_row(tmp_path / "gone.svs"), Examination()).as_json()
     assert broken["damage"][0]["reason"] == "there is no such file" and broken["levels"] == []
     assert set(broken) == set(said)
+
+
+def test_files_of_one_dicom_series_are_one_slide(shared_data: Path) -> None:
+    folder = shared_data / "slides"
+    names = (
+        "openslide_python_fixtures/boxes_0.dcm",
+        "openslide_python_fixtures/boxes_1.dcm",
+        "dicom_camelyon_jpeg.dcm",
+    )
+    rows = [SlideRow(Path(name).stem, folder / name, name, labels={}) for name in names]
+    found = with_duplicates([examine(row, Examination(tiles=1)) for row in rows])
+    assert [one.duplicate_of for one in found] == [None, "boxes_0", None]
+    assert len({one.fingerprint for one in found}) == 3, "their bytes differ"
+    plans = [plan_slide(row, RunSettings()) for row in rows]
+    (conflict,) = [one for one in find_conflicts(plans) if one.kind == "duplicate"]
+    assert (conflict.slide_id, conflict.reason) == ("boxes_1", "is a file of the same DICOM series as boxes_0")

@@ -265,3 +265,9 @@ def test_real_slides(shared_data: Path, name: str) -> None:
     with open_slide(path) as slide:
         assert (slide.reader, resolve_mpp(slide, None, "error").x) == (expected[0], pytest.approx(expected[1]))
         assert slide.read((0, 0), 0, (16, 16)).shape == (16, 16, 3)
+
+
+def test_a_path_may_be_text(tmp_path: Path) -> None:
+    path = position_slide(tmp_path / "a.svs", [(64, 48)])
+    with open_slide(str(path)) as slide:
+        assert (slide.size0, slide.path) == ((64, 48), path)
