@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from pathpipe.dicom import SUFFIX, series_uid
 from pathpipe.errors import CohortError
 from pathpipe.publish import publish_text
 from pathpipe.registry import suggest
@@ -133,7 +134,7 @@ class Cohort:
 
 
 def _from_folder(folder: Path) -> tuple[SlideRow, ...]:
-    paths = sorted(_slides_below(folder))
+    paths = _one_a_series(sorted(_slides_below(folder)))
     if not paths:
         raise CohortError(
             "holds no slide",
@@ -148,6 +149,19 @@ def _from_folder(folder: Path) -> tuple[SlideRow, ...]:
         slide_id = path.stem if stems[path.stem] == 1 else "--".join(relative.parts)
         rows.append(SlideRow(slide_id, _followed(path), slide_id, labels={}))
     return tuple(rows)
+
+
+def _one_a_series(paths: list[Path]) -> list[Path]:
+    """Of the files of a DICOM slide only the first: each of them opens as the whole slide."""
+    seen: set[tuple[Path, str]] = set()
+    kept = []
+    for path in paths:
+        series = series_uid(path) if path.suffix.lower() == SUFFIX else None
+        if series is None or (path.parent, series) not in seen:
+            kept.append(path)
+        if series is not None:
+            seen.add((path.parent, series))
+    return kept
 
 
 def _followed(path: Path) -> Path:
@@ -269,3 +283,13 @@ def _refuse_twins(rows: tuple[SlideRow, ...], source: Path) -> None:
                     hint="every slide stands once" if what == "path" else "give each slide its own `slide_id`",
                 )
             first[value] = number
+    series: dict[tuple[Path, str], int] = {}
+    for number, row in enumerate(rows, start=2):
+        uid = series_uid(row.path) if row.path.suffix.lower() == SUFFIX else None
+        first_row = number if uid is None else series.setdefault((row.path.parent, uid), number)
+        if first_row != number:
+            raise CohortError(
+                f"rows {first_row} and {number} are files of one DICOM series, that is, of one slide",
+                where=str(source),
+                hint="name one file of each series: the others are found beside it",
+            )

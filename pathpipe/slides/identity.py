@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from pathpipe.dicom import SUFFIX, series_files
 from pathpipe.fingerprint import fingerprint, sampled_digest
 from pathpipe.slides.ngff import METADATA_NAMES, read_ngff_facts
 from pathpipe.slides.presence import refuse_what_is_no_slide
@@ -17,12 +18,12 @@ _CHUNKS_A_LEVEL = 16
 def slide_files(path: Path) -> list[Path]:
     """Every file of the slide, the one that is opened first.
 
-    MRXS keeps its pixels in a folder of the same name. For DICOM only the file itself is taken: which of its
-    neighbours belong to the series can't be told without parsing all of them, and a slide must not change its
-    identity because another was put beside it.
+    MRXS keeps its pixels in a folder of the same name, DICOM a level a file: those beside it of the same series.
     """
     if path.suffix.lower() == ".mrxs":
         return [path, *sorted(file for file in path.with_suffix("").glob("*") if file.is_file())]
+    if path.suffix.lower() == SUFFIX:
+        return series_files(path)
     return [path]
 
 
@@ -36,7 +37,9 @@ def slide_fingerprint(path: Path) -> str:
     refuse_what_is_no_slide(path)
     if path.is_dir():
         return _folder_fingerprint(path)
-    return fingerprint([sampled_digest(file) for file in slide_files(path)])
+    digests = [sampled_digest(file) for file in slide_files(path)]
+    # whichever file of a series is named, it is the same slide
+    return fingerprint(sorted(digests) if path.suffix.lower() == SUFFIX else digests)
 
 
 def series_uid(slide: Slide) -> str | None:

@@ -18,7 +18,7 @@ from pathpipe.slides.identity import slide_files
 _POLL_S = 0.2
 _CLAIM = "pathpipe-stage-"
 _WHOLE = frozenset(
-    (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".svslide", ".qptiff", ".mrxs", ".png", ".jpg", ".jpeg")
+    (".svs", ".tif", ".tiff", ".ndpi", ".scn", ".bif", ".svslide", ".qptiff", ".mrxs", ".png", ".jpg", ".jpeg", ".dcm")
 )
 
 
@@ -32,7 +32,7 @@ def staged(path: Path, folder: Path | None, quota_bytes: int) -> Iterator[Path]:
     Args:
         folder: On a local disk; None reads the slide where it is.
         quota_bytes: A slide larger than this is read where it is, and so is one of a format whose files can't be told
-            from their neighbours (DICOM, VMS).
+            from their neighbours (VMS).
 
     Raises:
         SettingsError: The folder can't be made or written.

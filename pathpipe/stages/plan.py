@@ -18,7 +18,7 @@ from pathpipe.slides.open import open_slide, refuse_unknown_reader
 from pathpipe.slides.resolution import resolve_mpp
 from pathpipe.slides.slide import Mpp, Slide
 from pathpipe.stages.tile import lay_grid
-from pathpipe.tiles.foreign import refuse_no_folder
+from pathpipe.tiles.foreign import refuse_useless_coords
 from pathpipe.tiles.grid import TileGrid
 from pathpipe.tiles.plan import TOLERANCE, ReadPlan, plan_read
 from pathpipe.tissue.given import find_tissue, origin0, refuse_useless_folder
@@ -107,7 +107,7 @@ def refuse_settings(slide_ids: Sequence[str], settings: RunSettings) -> None:
     ):
         refuse_useless_folder(folder, f"--{option}", slide_ids, made=False)
     if tile.coords_dir is not None:
-        refuse_no_folder(Path(tile.coords_dir))
+        refuse_useless_coords(Path(tile.coords_dir), slide_ids)
 
 
 def plan_slide(row: SlideRow, settings: RunSettings) -> SlidePlan:

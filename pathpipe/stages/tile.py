@@ -16,7 +16,7 @@ from pathpipe.slides.resolution import resolve_mpp
 from pathpipe.slides.slide import Mpp, Slide
 from pathpipe.stages.stage import Job, Made, Stage, sections
 from pathpipe.tiles.attributes import SlideFacts
-from pathpipe.tiles.foreign import coords_fingerprint, find_coords, lay_foreign, refuse_no_folder
+from pathpipe.tiles.foreign import coords_fingerprint, find_coords, lay_foreign, refuse_useless_coords
 from pathpipe.tiles.grid import TileGrid, make_grid
 from pathpipe.tiles.plan import plan_read
 from pathpipe.tiles.table import TileTable, read_tiles, write_tiles
@@ -103,7 +103,7 @@ def preflight(run: Run, settings: RunSettings) -> None:
     refuse_useless_folder(settings.tile.include, "--include", slides, made)
     refuse_useless_folder(settings.tile.exclude, "--exclude", slides, made)
     if settings.tile.coords_dir is not None and not made:
-        refuse_no_folder(Path(settings.tile.coords_dir))
+        refuse_useless_coords(Path(settings.tile.coords_dir), slides)
 
 
 def _made(grid: TileGrid) -> Made:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,14 +52,24 @@ def find_coords(folder: Path, slide_id: str) -> Path:
     return found[0]
 
 
-def refuse_no_folder(folder: Path) -> None:
-    """Stop before the first slide.
+def refuse_useless_coords(folder: Path, slide_ids: Sequence[str]) -> None:
+    """Stop before the first slide where a folder can't be meant.
 
     Raises:
-        SettingsError: There is no such folder.
+        SettingsError: There is no such folder, or it holds no file for any slide.
     """
     if not folder.is_dir():
         raise SettingsError("there is no such folder", where=f"--coords-dir {folder}")
+    names = [folder / inside / name.format(slide) for slide in slide_ids for inside in _FOLDERS for name in _NAMES]
+    if not any(path.is_file() for path in names):
+        below = sorted({path.parent.relative_to(folder) for path in folder.glob("*/*/*_patches.h5")})
+        raise SettingsError(
+            "holds no coordinates for any slide of the cohort",
+            where=f"--coords-dir {folder}",
+            hint=f"TRIDENT's lie one folder deeper: {folder / below[0]}"
+            if below
+            else f"a file is named after the slide's id: {', '.join(name.format('SLIDE') for name in _NAMES)}",
+        )
 
 
 def coords_fingerprint(path: Path) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from pathpipe.settings import TissueSettings
@@ -13,6 +15,8 @@ from pathpipe.tissue.quality.blur import find_blur
 from pathpipe.tissue.quality.policy import judge
 from pathpipe.tissue.quality.seen import Seen, find_artefacts
 from pathpipe.tissue.thumbnail import Thumbnail, read_thumbnail
+
+MAX_MASK_PX = 24_000_000  # the methods need up to 36 bytes for each: memory stays below 1 GiB on any slide
 
 
 def segment(slide: Slide, mpp: Mpp, settings: TissueSettings) -> TissueMask:
@@ -28,7 +32,14 @@ def segment(slide: Slide, mpp: Mpp, settings: TissueSettings) -> TissueMask:
         SlideError: The slide can't be read.
         SettingsError: The method or one of its options doesn't exist.
     """
-    return segment_thumbnail(read_thumbnail(slide, settings.mpp / mpp.mean), mpp, settings, slide)
+    scale0 = settings.mpp / mpp.mean
+    least0 = float(np.sqrt(slide.size0[0] / MAX_MASK_PX * slide.size0[1]))
+    thumbnail = read_thumbnail(slide, max(scale0, least0))
+    found = segment_thumbnail(thumbnail, mpp, settings, slide)
+    if scale0 >= least0:
+        return found
+    coarse = f"the slide is too large for a mask of {settings.mpp:g} um/px: {least0 * mpp.mean:.3g} um/px was taken"
+    return replace(found, flags=(coarse, *found.flags))
 
 
 def segment_thumbnail(

@@ -116,7 +116,7 @@ def _tissue(side: int) -> np.ndarray:
     return np.tile(tissue, repeats)[:side, :side]
 
 
-def _tile_alone(table: Path, run: Path) -> tuple[str, int]:
+def _tile_alone(table: Path, run: Path, *options: str) -> tuple[str, int]:
     """What `pathpipe tile` says, and the most memory it held, bytes."""
     code = (
         "import re, sys\nfrom pathpipe.cli.app import main\n"
@@ -124,22 +124,26 @@ def _tile_alone(table: Path, run: Path) -> tuple[str, int]:
         # not ru_maxrss, which starts at what the process of the tests holds
         "print(int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) * 1024)\n"
     )
-    command = [sys.executable, "-c", code, "tile", str(table), "-o", str(run), "--workers", "1"]
+    command = [sys.executable, "-c", code, "tile", str(table), "-o", str(run), "--workers", "1", *options]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     return done.stderr, int(done.stdout.split()[-1])
 
 
 @pytest.mark.parametrize(
-    ("side", "factors"),
-    [(200_000, (1, 4, 16, 64)), (20_000, (1,))],
-    ids=["200,000 px, sparse", "one level"],
+    ("side", "factors", "method"),
+    [
+        (200_000, (1, 4, 16, 64), ()),
+        (200_000, (1, 4, 16, 64), ("--method", "cytology", "--tissue-mpp", "4")),
+        (20_000, (1,), ()),
+    ],
+    ids=["200,000 px, sparse", "a fine mask", "one level"],
 )
-def test_memory_is_bounded(tmp_path: Path, side: int, factors: tuple[int, ...]) -> None:
+def test_memory_is_bounded(tmp_path: Path, side: int, factors: tuple[int, ...], method: tuple[str, ...]) -> None:
     middle = side // 2 // 512 * 512
     box = (middle, middle, middle + 6144, middle + 6144)
     sparse_tiff(tmp_path / "big.tif", side, _tissue(512), box, factors)
-    said, peak = _tile_alone(tmp_path / "big.tif", tmp_path / "run")
+    said, peak = _tile_alone(tmp_path / "big.tif", tmp_path / "run", *method)
     (tiles,) = re.findall(r"tile big done.*?([\d,]+) tiles", said)
     # 12 x 12 tiles of 256 px at 0.5 um/px cover the box; smoothing may add or lose a rim
     assert int(tiles.replace(",", "")) == pytest.approx(144, rel=0.4)

@@ -8,6 +8,7 @@ import pytest
 
 from pathpipe.cohort import Cohort
 from pathpipe.errors import CohortError
+from pathpipe.slides.identity import slide_fingerprint
 
 
 def _table(tmp_path: Path, text: str) -> Path:
@@ -97,3 +98,20 @@ def test_one_slide_is_a_cohort(tmp_path: Path) -> None:
     slide = tmp_path / "one.svs"
     slide.touch()
     assert [row.slide_id for row in Cohort.read(slide).slides] == ["one"]
+
+
+def test_files_of_one_dicom_series_are_one_slide(tmp_path: Path, shared_data: Path) -> None:
+    source = shared_data / "slides" / "openslide_python_fixtures"
+    for name in ("boxes_0.dcm", "boxes_1.dcm"):
+        (tmp_path / name).write_bytes((source / name).read_bytes())
+    (tmp_path / "other.dcm").write_bytes((source.parent / "dicom_highdicom_sm_image.dcm").read_bytes())
+    (tmp_path / "broken.dcm").write_bytes(b"no DICOM")
+    assert [slide.slide_id for slide in Cohort.read(tmp_path).slides] == ["boxes_0", "broken", "other"]
+    assert slide_fingerprint(tmp_path / "boxes_0.dcm") == slide_fingerprint(tmp_path / "boxes_1.dcm")
+    before = slide_fingerprint(tmp_path / "other.dcm")
+    (tmp_path / "boxes_1.dcm").unlink()
+    assert slide_fingerprint(tmp_path / "other.dcm") == before, "another slide lies beside it"
+    (tmp_path / "boxes_1.dcm").write_bytes((source / "boxes_1.dcm").read_bytes())
+    (tmp_path / "cohort.csv").write_text("path\nboxes_0.dcm\nother.dcm\nboxes_1.dcm\n")
+    with pytest.raises(CohortError, match="rows 2 and 4 are files of one DICOM series"):
+        Cohort.read(tmp_path / "cohort.csv")

@@ -25,6 +25,7 @@ from pathpipe.slides.tiff import COPY_AGAIN, is_tiff
 CACHE_BYTES = 256 << 20
 _KEPT_ROWS = 3  # of stored tiles: two are in use when a grid doesn't meet them
 _ON_PIXEL = 0.02  # of a pixel: nearer than this, no grey level would change by interpolating
+_REMEMBERED = 65_536  # tiles: several rows of any slide
 _MANY = 256  # tiles of one region that big regions don't leave in the cache
 
 
@@ -72,6 +73,8 @@ class DirectSlide(Closing):
         """See `ShrinkingSlide.read_into`."""
         if not 0 <= level < len(self.levels):
             raise SlideError(f"has no level {level}", where=self.path.name)
+        if self._file < 0:
+            raise SlideError("has been closed", where=self.path.name)
         down_x, down_y = self.levels[level].downsample
         x, y = xy0[0] / (down_x * shrink), xy0[1] / (down_y * shrink)
         left, top = math.floor(x + 0.5), math.floor(y + 0.5)
@@ -136,6 +139,8 @@ class DirectSlide(Closing):
                 if tile is None:
                     tile = self._decode(*key)
                     self._overlapping = not many and key in self._passed
+                    if len(self._passed) >= _REMEMBERED:
+                        self._passed.clear()
                     self._passed.add(key)
                 yield row, column, tile
                 continue
@@ -200,6 +205,7 @@ class DirectSlide(Closing):
     def close(self) -> None:
         """Let go of the file."""
         self._closed()
+        self._file = -1  # the number may be another file's by now
 
 
 def _cache_bytes(levels: tuple[NativeLevel, ...]) -> int:

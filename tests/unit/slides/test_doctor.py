@@ -168,7 +168,7 @@ def test_files_of_one_dicom_series_are_one_slide(shared_data: Path) -> None:
     rows = [SlideRow(Path(name).stem, folder / name, name, labels={}) for name in names]
     found = with_duplicates([examine(row, Examination(tiles=1)) for row in rows])
     assert [one.duplicate_of for one in found] == [None, "boxes_0", None]
-    assert len({one.fingerprint for one in found}) == 3, "their bytes differ"
+    assert len({one.fingerprint for one in found}) == 2, "whichever file of the series is named"
     plans = [plan_slide(row, RunSettings()) for row in rows]
     (conflict,) = [one for one in find_conflicts(plans) if one.kind == "duplicate"]
     assert (conflict.slide_id, conflict.reason) == ("boxes_1", "is a file of the same DICOM series as boxes_0")

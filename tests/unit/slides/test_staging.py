@@ -49,10 +49,10 @@ def test_a_folder_is_copied_whole_and_a_series_not_at_all(tmp_path: Path) -> Non
     chunk.write_bytes(b"pixels")
     with staged(tmp_path / "a.zarr", tmp_path / "fast", 100) as local:
         assert (local / "0" / "0.0").read_bytes() == b"pixels"
-    dicom = tmp_path / "a.dcm"
-    dicom.write_bytes(b"one of several")
-    with staged(dicom, tmp_path / "fast", 100) as local:
-        assert local == dicom, "its other levels lie beside it"
+    several = tmp_path / "a.vms"
+    several.write_bytes(b"one of several")
+    with staged(several, tmp_path / "fast", 100) as local:
+        assert local == several, "its pixels lie beside it"
 
 
 def test_the_quota_is_waited_for(tmp_path: Path) -> None:
