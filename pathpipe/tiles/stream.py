@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -45,8 +44,7 @@ def stream_tiles(
 
     Args:
         xy0: (N, 2) corners, level-0 px.
-        threads: Readers; two batches at most are read ahead. The memory of a batch is used again once nothing refers to
-            it any more.
+        threads: Readers; at most `threads + 1` batches are held at a time.
         start: First row wanted.
         clock: Told how long threads spent on `read` (where the reader can tell it from decoding) and `decode`, and how
             long whoever takes the batches had to `wait` for them.
@@ -57,20 +55,20 @@ def stream_tiles(
     clock = clock or Clock()
     starts = deque(range(start, len(xy0), batch_size))
     pool = ThreadPoolExecutor(threads, thread_name_prefix="pathpipe-read")
-    reading = _Reading(slide, plan, clock, _Buffers((batch_size, plan.tile_px, plan.tile_px, 3)))
     waiting: deque[tuple[int, list[Future[None]], Pixels]] = deque()
     read_before = getattr(slide, "read_seconds", 0.0)
     try:
         while starts or waiting:
             while starts and len(waiting) < 2:
                 first = starts.popleft()
-                waiting.append((first, *_submit(pool, reading, xy0[first : first + batch_size], threads)))
+                waiting.append(
+                    (first, *_submit(pool, _Reading(slide, plan, clock), xy0[first : first + batch_size], threads))
+                )
             first, parts, pixels = waiting.popleft()
             with clock.spend("wait"):
                 for part in parts:
                     part.result()
             yield TileBatch(first, pixels)
-            del parts, pixels
     finally:
         read_s = getattr(slide, "read_seconds", 0.0) - read_before
         clock.add("read", read_s)
@@ -81,31 +79,11 @@ def stream_tiles(
         pool.shutdown(wait=True, cancel_futures=True)
 
 
-class _Buffers:
-    """Memory for batches, used again: to get it fresh from the system costs a third of what decoding does."""
-
-    def __init__(self, shape: tuple[int, ...]) -> None:
-        self._shape = shape
-        self._all: list[Pixels] = []
-
-    def take(self, count: int) -> Pixels:
-        """Room for `count` tiles that nobody refers to."""
-        for buffer in self._all:
-            if sys.getrefcount(buffer) <= _UNUSED:
-                return buffer[:count]
-        self._all.append(np.empty(self._shape, np.uint8))
-        return self._all[-1][:count]
-
-
-_UNUSED = 3  # references: the list's, the loop's and the call's; a batch that is still in use adds its view's
-
-
 @dataclass(frozen=True)
 class _Reading:
     slide: Slide
     plan: ReadPlan
     clock: Clock
-    buffers: _Buffers
 
     def run(self, xy0: npt.NDArray[np.int64], into: Pixels) -> None:
         """Read a contiguous run of tiles."""
@@ -124,7 +102,7 @@ def _submit(
     pool: ThreadPoolExecutor, reading: _Reading, xy0: npt.NDArray[np.int64], threads: int
 ) -> tuple[list[Future[None]], Pixels]:
     """Split a batch into contiguous runs, one a thread: neighbours share native tiles in the reader's cache."""
-    pixels = reading.buffers.take(len(xy0))
+    pixels = np.empty((len(xy0), reading.plan.tile_px, reading.plan.tile_px, 3), np.uint8)
     bounds = np.linspace(0, len(xy0), threads + 1).astype(int)
     runs = [(a, b) for a, b in pairwise(bounds.tolist()) if b > a]
     return [pool.submit(reading.run, xy0[a:b], pixels[a:b]) for a, b in runs], pixels

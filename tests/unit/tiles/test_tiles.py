@@ -13,7 +13,7 @@ from pathpipe.provenance import Provenance, read_provenance
 from pathpipe.settings import TileSettings
 from pathpipe.slides.open import open_slide
 from pathpipe.slides.slide import Mpp
-from pathpipe.testing.slides import STEP, cut_short, position_pixels, position_slide
+from pathpipe.testing.slides import STEP, cut_short, position_slide
 from pathpipe.tiles.attributes import COORDS_ATTRIBUTES, SlideFacts
 from pathpipe.tiles.grid import make_grid
 from pathpipe.tiles.plan import plan_read
@@ -172,17 +172,3 @@ def test_damaged_tables_are_refused(tmp_path: Path) -> None:
     with pytest.raises(StoreError, match="isn't a tile table"):
         read_tiles(path)
     assert read_provenance(path) is None
-
-
-def test_batches_that_are_kept_stay_as_they_are_and_others_share_their_memory(tmp_path: Path) -> None:
-    path = position_slide(tmp_path / "p.svs", [(2048, 1024)])
-    with open_slide(path) as slide:
-        plan = plan_read(slide, Mpp(0.5, 0.5, "t"), TileSettings(mpp=0.5, tile_px=64))
-        xy0 = np.array([(x, y) for y in range(0, 1024, 64) for x in range(0, 2048, 64)])
-        kept = list(stream_tiles(slide, plan, xy0, 16))
-        for batch in kept:
-            for row, (x, y) in enumerate(xy0[batch.start : batch.start + 16]):
-                assert np.array_equal(batch.pixels[row], position_pixels((2048, 1024))[y : y + 64, x : x + 64])
-        del kept
-        places = {batch.pixels.__array_interface__["data"][0] for batch in stream_tiles(slide, plan, xy0, 16)}
-        assert len(places) <= 5, "32 batches"
