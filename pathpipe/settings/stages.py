@@ -55,7 +55,11 @@ class TissueSettings(Settings):
     edge: Policy = Field("exclude", description="Coverslip edges, rims of bubbles, fibres: exclude, flag or off")
     blur: Policy = Field("flag", description="Areas out of focus: exclude, flag or off")
     max_rejected: float = Field(
-        0.5, ge=0, le=1, description="If quality control would take more than this share of the tissue, keep all of it"
+        0.5,
+        ge=0,
+        le=1,
+        description="If quality control would take more than this share of the tissue, keep all of it; ink that has no "
+        "tissue on both sides doesn't count",
     )
     mask_dir: str | None = Field(
         None, description="Folder of SLIDE.geojson outlines that replace detection; other slides are detected as usual"

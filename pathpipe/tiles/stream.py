@@ -44,7 +44,7 @@ def stream_tiles(
 
     Args:
         xy0: (N, 2) corners, level-0 px.
-        threads: Readers; at most `threads + 1` batches are held at a time.
+        threads: Readers; two batches at most are read ahead.
         start: First row wanted.
         clock: Told how long threads spent on `read` (where the reader can tell it from decoding) and `decode`, and how
             long whoever takes the batches had to `wait` for them.
