@@ -73,9 +73,11 @@ class TissueMethod(Protocol):
     Attributes:
         Options: Its settings; an inner class derived from `Settings`. An option of type `Path` is a file that is known
             by its content: its place is no part of a result's settings, `fingerprint` speaks for it.
+        bytes_a_pixel: Memory it needs for each pixel of the view; masks of huge slides are made coarser for it.
     """
 
     Options: type[Settings]
+    bytes_a_pixel: int = 30
 
     def __init__(self, options: Any) -> None: ...
 

@@ -16,7 +16,7 @@ from pathpipe.tissue.quality.policy import judge
 from pathpipe.tissue.quality.seen import Seen, find_artefacts
 from pathpipe.tissue.thumbnail import Thumbnail, read_thumbnail
 
-MAX_MASK_PX = 24_000_000  # the methods need up to 36 bytes for each: memory stays below 1 GiB on any slide
+MAX_MASK_BYTES = 700_000_000  # what finding tissue may take: memory stays below 1 GiB on any slide
 
 
 def segment(slide: Slide, mpp: Mpp, settings: TissueSettings) -> TissueMask:
@@ -33,7 +33,8 @@ def segment(slide: Slide, mpp: Mpp, settings: TissueSettings) -> TissueMask:
         SettingsError: The method or one of its options doesn't exist.
     """
     scale0 = settings.mpp / mpp.mean
-    least0 = float(np.sqrt(slide.size0[0] / MAX_MASK_PX * slide.size0[1]))
+    most_px = MAX_MASK_BYTES / tissue_method(settings.method, settings.method_settings).bytes_a_pixel
+    least0 = float(np.sqrt(slide.size0[0] / most_px * slide.size0[1]))
     thumbnail = read_thumbnail(slide, max(scale0, least0))
     found = segment_thumbnail(thumbnail, mpp, settings, slide)
     if scale0 >= least0:

@@ -27,6 +27,8 @@ class Ihc(TissueMethod):
     Reference: Ruifrok & Johnston (2001), Anal. Quant. Cytol. Histol. 23(4), 291-299; vectors of scikit-image.
     """
 
+    bytes_a_pixel = 90
+
     class Options(Settings):
         """Options of `ihc`."""
 

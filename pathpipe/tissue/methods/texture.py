@@ -26,6 +26,8 @@ class Texture(TissueMethod):
     closed, so the bare inside of fat counts with its walls.
     """
 
+    bytes_a_pixel = 64
+
     class Options(Settings):
         """Options of `texture`."""
 
