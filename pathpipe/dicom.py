@@ -7,6 +7,17 @@ from pathlib import Path
 
 SUFFIX = ".dcm"
 _SERIES = 0x0020000E
+# A broken or forbidden file says nothing of its series: what pydicom raises over garbage.
+_BROKEN = (OSError, ValueError, LookupError, AttributeError, TypeError, NotImplementedError, EOFError)
+
+
+def is_dicom(path: Path) -> bool:
+    """Whether the file begins as a DICOM file does.
+
+    Reference: DICOM PS3.10, 7.1: a preamble of 128 bytes, then `DICM`.
+    """
+    with open(path, "rb") as file:
+        return file.read(132)[128:] == b"DICM"
 
 
 def series_uid(path: Path) -> str | None:
@@ -20,9 +31,11 @@ def series_uid(path: Path) -> str | None:
     from pydicom.filereader import read_partial
 
     try:
+        if not is_dicom(path):
+            return None
         with open(path, "rb") as file:
             header = read_partial(file, stop_when=lambda tag, vr, length: tag > _SERIES, specific_tags=[_SERIES])
-    except (InvalidDicomError, OSError, ValueError, AttributeError, KeyError, NotImplementedError, TypeError, EOFError):
+    except (InvalidDicomError, *_BROKEN):
         return None
     value = header.get("SeriesInstanceUID")
     return None if value is None else str(value)
@@ -39,5 +52,5 @@ def series_files(path: Path) -> list[Path]:
 
 @lru_cache(maxsize=16)
 def _series_of(folder: Path, changed_ns: int) -> tuple[tuple[Path, str | None], ...]:
-    """Every DICOM file of a folder with its series: hundreds of slides may lie in one."""
-    return tuple((file, series_uid(file)) for file in sorted(folder.iterdir()) if file.suffix.lower() == SUFFIX)
+    """Every file of a folder with its series: hundreds of slides may lie in one."""
+    return tuple((file, series_uid(file)) for file in sorted(folder.iterdir()) if file.is_file())

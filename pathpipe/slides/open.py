@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+from pathpipe.dicom import is_dicom
 from pathpipe.errors import MissingError, SlideError
 from pathpipe.registry import Registry
 from pathpipe.slides.native.index import NotDirect
 from pathpipe.slides.presence import COVER_SUFFIX, refuse_what_is_no_slide
-from pathpipe.slides.readers.wsidicom import is_dicom
 from pathpipe.slides.slide import Slide
 from pathpipe.slides.tiff import TiffFacts, is_tiff, read_tiff_facts
 

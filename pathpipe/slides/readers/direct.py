@@ -21,6 +21,7 @@ from pathpipe.slides.native.index import NativeLevel, NotDirect, TiffIndex, read
 from pathpipe.slides.resolution import by_tiff_tags, stated_number
 from pathpipe.slides.slide import Box, Closing, Level, Mpp, Pixels, make_levels
 from pathpipe.slides.tiff import COPY_AGAIN, is_tiff
+from pathpipe.slides.window import refuse_no_level
 
 CACHE_BYTES = 256 << 20
 _KEPT_ROWS = 3  # of stored tiles: two are in use when a grid doesn't meet them
@@ -71,8 +72,7 @@ class DirectSlide(Closing):
 
     def read_into(self, out: Pixels, xy0: tuple[int, int], level: int, shrink: int) -> None:
         """See `ShrinkingSlide.read_into`."""
-        if not 0 <= level < len(self.levels):
-            raise SlideError(f"has no level {level}", where=self.path.name)
+        refuse_no_level(self, level)
         if self._file < 0:
             raise SlideError("has been closed", where=self.path.name)
         down_x, down_y = self.levels[level].downsample

@@ -12,6 +12,7 @@ from pathpipe.errors import SlideError
 from pathpipe.slides.alpha import over_white
 from pathpipe.slides.slide import Box, Closing, Mpp, Pixels, make_levels
 from pathpipe.slides.tiff import COPY_AGAIN
+from pathpipe.slides.window import read_window
 
 
 class ImageSlide(Closing):
@@ -36,14 +37,7 @@ class ImageSlide(Closing):
 
     def read(self, xy0: tuple[int, int], level: int, size_px: tuple[int, int]) -> Pixels:
         """See `Slide.read`."""
-        if level != 0:
-            raise SlideError(f"has no level {level}", where=self.path.name)
-        (left, top), (width, height) = xy0, size_px
-        out = np.full((height, width, 3), 255, np.uint8)
-        x1, y1 = max(left, 0), max(top, 0)
-        part = self._pixels[y1 : max(top + height, 0), x1 : max(left + width, 0)]
-        out[y1 - top : y1 - top + part.shape[0], x1 - left : x1 - left + part.shape[1]] = part
-        return out
+        return read_window(self, xy0, level, size_px, lambda x, y, w, h: self._pixels[y : y + h, x : x + w])
 
 
 def _load(path: Path) -> tuple[Pixels, str]:

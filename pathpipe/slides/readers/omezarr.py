@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import math
 import zlib
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from pathpipe.slides.alpha import over_white
 from pathpipe.slides.ngff import NgffFacts, read_ngff_facts, refuse_coloured_channels
 from pathpipe.slides.slide import Box, Closing, Level, Mpp, Pixels, make_levels
 from pathpipe.slides.tiff import COPY_AGAIN, one_line
+from pathpipe.slides.window import read_window
 
 # What zarr and its codecs raise over metadata and chunks that are not what they should be.
 _DAMAGE = (
@@ -67,30 +68,15 @@ class OmeZarrSlide(Closing):
 
     def read(self, xy0: tuple[int, int], level: int, size_px: tuple[int, int]) -> Pixels:
         """See `Slide.read`."""
-        if not 0 <= level < len(self.levels):
-            raise SlideError(f"has no level {level}", where=self.path.name)
-        width, height = self.levels[level].size_px
-        down_x, down_y = self.levels[level].downsample
-        left, top = math.floor(xy0[0] / down_x + 0.5), math.floor(xy0[1] / down_y + 0.5)
-        out = np.full((size_px[1], size_px[0], 3), 255, np.uint8)
-        x1, y1 = max(left, 0), max(top, 0)
-        x2, y2 = min(left + size_px[0], width), min(top + size_px[1], height)
-        if x2 <= x1 or y2 <= y1:
-            return out
-        where = {"x": slice(x1, x2), "y": slice(y1, y2), "c": slice(None)}
+        return read_window(self, xy0, level, size_px, partial(self._decode, level), _DAMAGE)
+
+    def _decode(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        where = {"x": slice(x, x + width), "y": slice(y, y + height), "c": slice(None)}
         selection = tuple(where.get(axis, 0) for axis in self._axes)
-        try:
-            stored = np.asarray(self._arrays[level][selection])
-        except _DAMAGE as error:
-            raise SlideError(
-                f"damaged: level {level} can't be read at {xy0}: {one_line(error)}",
-                where=self.path.name,
-                hint=COPY_AGAIN,
-            ) from None
+        stored = np.asarray(self._arrays[level][selection])
         order = [axis for axis in self._axes if axis in where]
         region = stored.transpose([order.index(axis) for axis in "yxc"])
-        out[y1 - top : y2 - top, x1 - left : x2 - left] = over_white(region) if region.shape[-1] == 4 else region
-        return out
+        return over_white(region) if region.shape[-1] == 4 else region
 
 
 def _open(level: Path, where: str) -> Any:

@@ -14,6 +14,7 @@ from pathpipe.slides.alpha import over_white
 from pathpipe.slides.resolution import by_tiff_tags, stated_number
 from pathpipe.slides.slide import Box, Closing, Mpp, Pixels, make_levels
 from pathpipe.slides.tiff import COPY_AGAIN
+from pathpipe.slides.window import refuse_no_level
 
 _UNIT_UM = {"inch": 25_400.0, "centimeter": 10_000.0}
 
@@ -31,7 +32,7 @@ class OpenSlideSlide(Closing):
         self.path = path
         handle = _open(path)
         self._own = (os.getpid(), handle)
-        self.properties = _properties(handle, path)
+        self.properties: Mapping[str, str] = _properties(handle, path)
         self.vendor = self.properties.get(openslide.PROPERTY_NAME_VENDOR, "unknown")
         self.levels = make_levels([(int(w), int(h)) for w, h in handle.level_dimensions])
         self.size0 = self.levels[0].size_px
@@ -42,8 +43,7 @@ class OpenSlideSlide(Closing):
 
     def read(self, xy0: tuple[int, int], level: int, size_px: tuple[int, int]) -> Pixels:
         """See `Slide.read`."""
-        if not 0 <= level < len(self.levels):
-            raise SlideError(f"has no level {level}", where=self.path.name)
+        refuse_no_level(self, level)
         try:
             image = self._own_handle().read_region(xy0, level, size_px)
         except openslide.OpenSlideError as error:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import os
 import threading
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,8 @@ from pathpipe.errors import SlideError
 from pathpipe.slides.alpha import over_white
 from pathpipe.slides.resolution import stated_number
 from pathpipe.slides.slide import Box, Closing, Mpp, Pixels, make_levels
-from pathpipe.slides.tiff import COPY_AGAIN, DAMAGE, is_tiff, one_line, read_tiff_facts
+from pathpipe.slides.tiff import DAMAGE, is_tiff, one_line, read_tiff_facts
+from pathpipe.slides.window import read_window
 
 
 class TiffSlideSlide(Closing):
@@ -37,7 +40,8 @@ class TiffSlideSlide(Closing):
                 hint="open it with another reader, or write it out whole",
             )
         self.path = path
-        handle, self.properties = _open(path)
+        handle, properties = _open(path)
+        self.properties: Mapping[str, str] = properties
         # One region at a time: tiffslide's store seeks in one shared file.
         self._own = (os.getpid(), threading.Lock(), handle)
         self.vendor = self.properties.get("tiffslide.vendor", "ome-tiff" if self._facts.ome else "tiff")
@@ -59,33 +63,18 @@ class TiffSlideSlide(Closing):
 
     def read(self, xy0: tuple[int, int], level: int, size_px: tuple[int, int]) -> Pixels:
         """See `Slide.read`."""
-        if not 0 <= level < len(self.levels):
-            raise SlideError(f"has no level {level}", where=self.path.name)
-        width, height = self.levels[level].size_px
-        down_x, down_y = self.levels[level].downsample
-        left, top = math.floor(xy0[0] / down_x + 0.5), math.floor(xy0[1] / down_y + 0.5)
-        out = np.full((size_px[1], size_px[0], 3), 255, np.uint8)
-        x1, y1 = max(left, 0), max(top, 0)
-        x2, y2 = min(left + size_px[0], width), min(top + size_px[1], height)
-        if x2 <= x1 or y2 <= y1:
-            return out
+        return read_window(self, xy0, level, size_px, partial(self._decode, level), DAMAGE)
+
+    def _decode(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
         lock, handle = self._own_handle()
         own_downsample = handle.level_downsamples[level]
-        location = (_location(x1, own_downsample), _location(y1, own_downsample))
-        try:
-            with lock:
-                raw = handle.read_region(location, level, (x2 - x1, y2 - y1), as_array=True)
-        except DAMAGE as error:
-            raise SlideError(
-                f"damaged: level {level} can't be read at {xy0}: {one_line(error)}",
-                where=self.path.name,
-                hint=COPY_AGAIN,
-            ) from None
+        location = (_location(x, own_downsample), _location(y, own_downsample))
+        with lock:
+            raw = handle.read_region(location, level, (width, height), as_array=True)
         region = np.asarray(raw, np.uint8)
         if self._facts.alpha != "none":
             region = over_white(region, self._facts.alpha == "premultiplied")
-        out[y1 - top : y2 - top, x1 - left : x2 - left] = region[..., :3]
-        return out
+        return region[..., :3]
 
     def _own_handle(self) -> tuple[threading.Lock, tiffslide.TiffSlide]:
         # After a fork the file offset is shared with the parent, and the lock may be held by a thread that isn't here.

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import math
 import os
 import threading
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pathpipe.dicom import is_dicom, series_files
 from pathpipe.errors import MissingError, SlideError
 from pathpipe.slides.resolution import stated_number
 from pathpipe.slides.slide import Box, Closing, Mpp, Pixels, make_levels
 from pathpipe.slides.tiff import COPY_AGAIN, DAMAGE, one_line
+from pathpipe.slides.window import read_window
 
 HINT = 'pip install "pathpipe[dicom]"'
 _SERIES = "SeriesInstanceUID"
@@ -60,28 +62,13 @@ class WsiDicomSlide(Closing):
 
     def read(self, xy0: tuple[int, int], level: int, size_px: tuple[int, int]) -> Pixels:
         """See `Slide.read`."""
-        if not 0 <= level < len(self.levels):
-            raise SlideError(f"has no level {level}", where=self.path.name)
-        width, height = self.levels[level].size_px
-        down_x, down_y = self.levels[level].downsample
-        left, top = math.floor(xy0[0] / down_x + 0.5), math.floor(xy0[1] / down_y + 0.5)
-        out = np.full((size_px[1], size_px[0], 3), 255, np.uint8)
-        x1, y1 = max(left, 0), max(top, 0)
-        x2, y2 = min(left + size_px[0], width), min(top + size_px[1], height)
-        if x2 <= x1 or y2 <= y1:
-            return out
+        return read_window(self, xy0, level, size_px, partial(self._decode, level), _damage())
+
+    def _decode(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
         lock, handle = self._own_handle()
-        try:
-            with lock:
-                image = handle.read_region((x1, y1), self._wsi_levels[level], (x2 - x1, y2 - y1))
-            out[y1 - top : y2 - top, x1 - left : x2 - left] = np.asarray(image.convert("RGB"))
-        except _damage() as error:
-            raise SlideError(
-                f"damaged: level {level} can't be read at {xy0}: {one_line(error)}",
-                where=self.path.name,
-                hint=COPY_AGAIN,
-            ) from None
-        return out
+        with lock:
+            image = handle.read_region((x, y), self._wsi_levels[level], (width, height))
+        return np.asarray(image.convert("RGB"))
 
     def _own_handle(self) -> tuple[threading.Lock, Any]:
         # After a fork the file offset is shared with the parent, and the lock may be held by a thread that isn't here.
@@ -96,19 +83,10 @@ class WsiDicomSlide(Closing):
         self._own[2].close()
 
 
-def is_dicom(path: Path) -> bool:
-    """Whether the file begins as a DICOM file does.
-
-    Reference: DICOM PS3.10, 7.1: a preamble of 128 bytes, then `DICM`.
-    """
-    with open(path, "rb") as file:
-        return file.read(132)[128:] == b"DICM"
-
-
 def _open(path: Path) -> Any:
     wsidicom = _package()
     try:
-        return wsidicom.WsiDicom.open(_series(path))
+        return wsidicom.WsiDicom.open(sorted(series_files(path)))
     except _damage() as error:
         raise SlideError(f"wsidicom can't open it: {one_line(error)}", where=path.name) from None
 
@@ -119,25 +97,6 @@ def _package() -> Any:
     except ImportError:
         raise MissingError("reader `wsidicom` needs the package wsidicom", hint=HINT) from None
     return wsidicom
-
-
-def _series(path: Path) -> list[Path]:
-    """The files beside this one that are of its series: each holds a level, a label or a macro."""
-    own = _series_uid(path)
-    return sorted(file for file in path.parent.iterdir() if file == path or _belongs(file, own))
-
-
-def _series_uid(path: Path) -> str:
-    import pydicom
-
-    return str(pydicom.dcmread(path, stop_before_pixels=True, specific_tags=[_SERIES]).get(_SERIES, ""))
-
-
-def _belongs(file: Path, series: str) -> bool:
-    try:
-        return file.is_file() and is_dicom(file) and _series_uid(file) == series
-    except _damage():  # a broken or forbidden neighbour says nothing of this slide
-        return False
 
 
 def _refuse_other_than_rgb(image: Any, path: Path) -> None:
