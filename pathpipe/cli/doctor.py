@@ -95,21 +95,22 @@ def _examine_all(cohort: Cohort, how: Any, settings: RunSettings) -> list[Diagno
 
     from rich.progress import Progress as Bars
 
-    from pathpipe.execution.isolated import Crash, isolated
-    from pathpipe.slides.doctor import examine, unreadable
+    from pathpipe.execution.processes import Hearing, cores, run_in_processes
+    from pathpipe.progress import silent
+    from pathpipe.slides.doctor import examine_one, unreadable
+
+    def died(key: str, exitcode: int | None) -> Diagnosis:
+        reason = f"its reader crashed (exit {exitcode}), or memory ran out"
+        return unreadable(cohort[key], reason, "try another `--reader`; copy the file again from its source")
 
     console = stderr_console()
-    found: dict[int, Diagnosis] = {}
-    with Bars(console=console, transient=True, disable=not console.is_terminal or len(cohort) < 2) as bars:
-        task = bars.add_task("examining slides", total=len(cohort))
-        rows = cohort.slides
-        for index, result in isolated(partial(examine, how=how), rows, settings.execution.workers):
-            if isinstance(result, Crash):
-                reason = f"its reader crashed (exit {result.exitcode}), or memory ran out"
-                result = unreadable(rows[index], reason, "try another `--reader`; copy the file again from its source")
-            found[index] = result
-            bars.advance(task)
-    return [found[index] for index in range(len(cohort))]
+    keys = [slide.slide_id for slide in cohort.slides]
+    with Bars(console=console, transient=True, disable=not console.is_terminal or len(keys) < 2) as bars:
+        task = bars.add_task("examining slides", total=len(keys))
+        hearing = Hearing(silent, lambda *_: bars.advance(task), died)
+        works = [partial(examine_one, cohort, how)] * (settings.execution.workers or cores())
+        found = run_in_processes(works, keys, hearing)
+    return [found[key] for key in keys]
 
 
 def _print_json(found: Sequence[Diagnosis]) -> None:

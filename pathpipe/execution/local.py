@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from functools import partial
 
-from pathpipe.execution.processes import Hearing, run_in_processes
+from pathpipe.execution.processes import Hearing, cores, run_in_processes
 from pathpipe.execution.receipt import Receipt
 from pathpipe.execution.threads import run_in_threads
 from pathpipe.execution.worker import work
@@ -85,7 +84,7 @@ def worker_count(settings: RunSettings, stages: Sequence[str], units: int) -> in
         return min(asked, max(units, 1))
     if not set(stages) <= {"tissue", "tile"}:
         return 1
-    return max(1, min(len(os.sched_getaffinity(0)), units // _UNITS_PER_WORKER))
+    return max(1, min(cores(), units // _UNITS_PER_WORKER))
 
 
 def _in_flight(settings: RunSettings, stages: Sequence[str]) -> int:

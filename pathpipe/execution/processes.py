@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 import signal
 import threading
 from collections import deque
@@ -18,6 +19,11 @@ from pathpipe.progress import Notify, Progress
 
 R = TypeVar("R")
 Work = Callable[[str, Notify], R]  # (key, notify) -> result; both ways through a pipe, so it must be picklable
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0))
 
 
 @dataclass(frozen=True)
@@ -66,6 +72,7 @@ def run_in_processes(
         for worker in workers:
             worker.process.terminate()
             worker.process.join()
+            worker.connection.close()
     return results
 
 
@@ -122,6 +129,7 @@ def _listen(worker: _Worker[R], hearing: Hearing[R], queue: _Queue) -> list[tupl
         message = worker.connection.recv()
     except (EOFError, ConnectionResetError):
         worker.process.join()
+        worker.connection.close()
         worker.alive = False
         keys, worker.keys = sorted(worker.keys), set()
         if len(keys) == 1:

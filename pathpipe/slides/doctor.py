@@ -9,8 +9,9 @@ from typing import Any, Literal
 
 import numpy as np
 
-from pathpipe.cohort import SlideRow
+from pathpipe.cohort import Cohort, SlideRow
 from pathpipe.errors import PathpipeError, SlideError
+from pathpipe.progress import Notify
 from pathpipe.slides.identity import series_uid, slide_fingerprint
 from pathpipe.slides.open import open_slide
 from pathpipe.slides.resolution import resolve_mpp
@@ -116,6 +117,11 @@ class Diagnosis:
             "fingerprint": self.fingerprint,
             "duplicate_of": self.duplicate_of,
         }
+
+
+def examine_one(cohort: Cohort, how: Examination, slide_id: str, notify: Notify) -> Diagnosis:
+    """`examine` for a slide of a cohort, as a unit of work."""
+    return examine(cohort[slide_id], how)
 
 
 def examine(row: SlideRow, how: Examination) -> Diagnosis:

@@ -86,7 +86,7 @@ def test_readers_are_listed_and_a_crash_costs_one_slide(cohort: Path, tmp_path: 
 def test_it_starts_without_heavy_libraries() -> None:
     code = (
         "import sys\nimport pathpipe.cli.doctor, pathpipe.cli.tables, pathpipe.slides.doctor, pathpipe.run\n"
-        "import pathpipe.execution.isolated\n"
+        "import pathpipe.execution.processes\n"
         "print(sorted({'torch', 'timm', 'zarr', 'matplotlib', 'sklearn'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import time
+
+import pytest
 
 from pathpipe.execution.processes import Hearing, run_in_processes
 from pathpipe.progress import Notify, Progress
@@ -43,3 +47,39 @@ def test_only_the_unit_to_blame_is_lost_of_those_a_process_had() -> None:
     hearing: Hearing[str] = Hearing(lambda _: None, lambda *_: None, lambda key, code: f"{key} died of {code}")
     results = run_in_processes([_fragile], keys, hearing, at_once=4)
     assert results == {key: "bad died of 7" if key == "bad" else f"{key} done" for key in keys}
+
+
+def _square(key: str, notify: Notify) -> int:
+    if key == "3":
+        os._exit(9)
+    if key == "5":
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return int(key) ** 2
+
+
+def _squares(keys: list[str], count: int) -> dict[str, object]:
+    hearing: Hearing[object] = Hearing(lambda _: None, lambda *_: None, lambda _, exitcode: ("died", exitcode))
+    return run_in_processes([_square] * count, keys, hearing)
+
+
+def test_every_unit_ends_and_crashes_cost_only_themselves() -> None:
+    expected = {"0": 0, "1": 1, "2": 4, "3": ("died", 9), "4": 16, "5": ("died", -signal.SIGSEGV), "6": 36, "7": 49}
+    for count in (1, 2):
+        assert _squares([str(number) for number in range(8)], count) == expected
+
+
+def test_no_units_and_a_caller_that_stops_listening() -> None:
+    assert _squares([], 2) == {} and _squares(["2"], 1) == {"2": 4}
+
+    def stop(key: str, result: int) -> None:
+        raise KeyboardInterrupt
+
+    hearing: Hearing[int] = Hearing(lambda _: None, stop, lambda *_: 0)
+    before = len(os.listdir("/proc/self/fd"))
+    with pytest.raises(KeyboardInterrupt):
+        run_in_processes([_square] * 2, ["1", "2", "4", "6"], hearing)
+    assert not multiprocessing.active_children() and len(os.listdir("/proc/self/fd")) <= before
+
+
+def test_the_last_unit_may_be_the_one_that_crashes() -> None:
+    assert _squares(["3"], 4) == {"3": ("died", 9)}
