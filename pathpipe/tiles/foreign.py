@@ -20,8 +20,8 @@ from pathpipe.tiles.thin import spread_evenly
 from pathpipe.tissue.mask import TissueMask
 from pathpipe.tissue.rois import Rois
 
-_FOLDERS = ("", "patches", "tiles")  # where CLAM and TRIDENT, and hs2p and pathpipe, put them
-_NAMES = ("{}.h5", "{}_patches.h5", "{}" + META)
+FOLDERS = ("", "patches", "tiles")  # where CLAM and TRIDENT, and hs2p and pathpipe, put them
+NAMES = ("{}.h5", "{}_patches.h5", "{}" + META)
 
 
 @dataclass(frozen=True)
@@ -32,19 +32,26 @@ class ForeignGrid:
     layout: str
 
 
+def coords_files(
+    folder: Path, slide_id: str, folders: Sequence[str] = FOLDERS, names: Sequence[str] = NAMES
+) -> list[Path]:
+    """Files of a slide at the places where tools put coordinates."""
+    places = (folder / inside / name.format(slide_id) for inside in folders for name in names)
+    return [path for path in places if path.is_file()]
+
+
 def find_coords(folder: Path, slide_id: str) -> Path:
     """The coordinate file of a slide.
 
     Raises:
         SlideError: There is none, or more than one.
     """
-    places = [folder / inside / name.format(slide_id) for inside in _FOLDERS for name in _NAMES]
-    found = [path for path in places if path.is_file()]
+    found = coords_files(folder, slide_id)
     if not found:
         raise SlideError(
             f"there are no coordinates for it in {folder}",
             where=slide_id,
-            hint=f"a file is named after the slide's id: {', '.join(name.format(slide_id) for name in _NAMES)}",
+            hint=f"a file is named after the slide's id: {', '.join(name.format(slide_id) for name in NAMES)}",
         )
     if len(found) > 1:
         names = " and ".join(str(path.relative_to(folder)) for path in found)
@@ -60,15 +67,14 @@ def refuse_useless_coords(folder: Path, slide_ids: Sequence[str]) -> None:
     """
     if not folder.is_dir():
         raise SettingsError("there is no such folder", where=f"--coords-dir {folder}")
-    names = [folder / inside / name.format(slide) for slide in slide_ids for inside in _FOLDERS for name in _NAMES]
-    if not any(path.is_file() for path in names):
+    if not any(coords_files(folder, slide_id) for slide_id in slide_ids):
         below = sorted({path.parent.relative_to(folder) for path in folder.glob("*/*/*_patches.h5")})
         raise SettingsError(
             "holds no coordinates for any slide of the cohort",
             where=f"--coords-dir {folder}",
             hint=f"TRIDENT's lie one folder deeper: {folder / below[0]}"
             if below
-            else f"a file is named after the slide's id: {', '.join(name.format('SLIDE') for name in _NAMES)}",
+            else f"a file is named after the slide's id: {', '.join(name.format('SLIDE') for name in NAMES)}",
         )
 
 

@@ -97,24 +97,24 @@ def _of_coords(
 
 def _trident(xy: npt.NDArray[Any], attributes: dict[str, Any]) -> ForeignTiles | None:
     """Sizes in px of a nominal magnification, and the side in level-0 px that TRIDENT made of them."""
-    side = _number(attributes, "patch_size_level0")
-    patch_px = _number(attributes, "patch_size")
-    power0, power = _number(attributes, "level0_magnification"), _number(attributes, "target_magnification")
+    side = number(attributes, "patch_size_level0")
+    patch_px = number(attributes, "patch_size")
+    power0, power = number(attributes, "level0_magnification"), number(attributes, "target_magnification")
     if side is None:
         if patch_px is None or power0 is None or power is None:
             return None
         side = float(int(patch_px) * int(power0) // int(power))
     sizes = {}
-    width, height = _number(attributes, "level0_width"), _number(attributes, "level0_height")
+    width, height = number(attributes, "level0_width"), number(attributes, "level0_height")
     if width is not None and height is not None:
         sizes[0] = (int(width), int(height))
-    overlap = (_number(attributes, "overlap") or 0.0) / patch_px if patch_px else 0.0
+    overlap = (number(attributes, "overlap") or 0.0) / patch_px if patch_px else 0.0
     return ForeignTiles("TRIDENT", xy.astype(np.float64), (side, side), overlap, sizes)
 
 
 def _clam(path: Path, xy: npt.NDArray[Any], attributes: dict[str, Any]) -> ForeignTiles | None:
     """`patch_size` px of `patch_level`."""
-    patch_px, level = _number(attributes, "patch_size"), _number(attributes, "patch_level")
+    patch_px, level = number(attributes, "patch_size"), number(attributes, "patch_level")
     if patch_px is None or level is None:
         return None
     if "downsample" not in attributes and level:
@@ -130,9 +130,9 @@ def _clam(path: Path, xy: npt.NDArray[Any], attributes: dict[str, Any]) -> Forei
 
 def _stamp(path: Path, xy: npt.NDArray[Any], root: dict[str, Any]) -> ForeignTiles:
     """um from the slide's corner; the side is `tile_size_um`, or `tile_size` up to version 2.0."""
-    side = _number(root, "tile_size_um")
+    side = number(root, "tile_size_um")
     if side is None and root.get("unit") == "um":
-        side = _number(root, "tile_size")
+        side = number(root, "tile_size")
     if side is None:
         raise StoreError(
             "doesn't say the size of a tile in um",
@@ -161,9 +161,9 @@ def _read_hs2p(path: Path) -> ForeignTiles:
     return ForeignTiles("hs2p", xy, (side, side), overlap, sizes)
 
 
-def _number(attributes: Mapping[str, Any], name: str) -> float | None:
-    """A number, or None where it is absent; TRIDENT writes None as the word."""
+def number(attributes: Mapping[str, Any], name: str) -> float | None:
+    """A number, or None where it is absent; several tools write None as the word."""
     value = attributes.get(name)
-    if value is None or (isinstance(value, str) and value == "None"):
+    if value is None or (isinstance(value, str | bytes) and value in ("None", b"None", "")):
         return None
-    return float(value)
+    return float(np.asarray(value).item())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import cv2
@@ -13,6 +14,7 @@ import numpy.typing as npt
 from pathpipe.slides.slide import Mpp, Pixels
 
 BoolArray = npt.NDArray[np.bool_]
+Integral = npt.NDArray[Any]
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,11 @@ class TissueMask:
         Returns:
             (N,) float32, 0 to 1. What lies outside the mask counts as bare.
         """
-        return area_share(self.mask, self.scale0, xy0, side0)
+        return area_share(self._integral, self.scale0, xy0, side0)
+
+    @cached_property
+    def _integral(self) -> Integral:
+        return integral(self.mask)  # asked for in blocks of boxes, and again for the tiles of regions
 
 
 def tissue_colour(pixels: Pixels, mask: BoolArray) -> dict[str, list[float]]:
@@ -82,13 +88,19 @@ def tissue_colour(pixels: Pixels, mask: BoolArray) -> dict[str, list[float]]:
     return {"mean": np.round(mean.ravel(), 4).tolist(), "std": np.round(std.ravel(), 4).tolist()}
 
 
+def integral(mask: BoolArray) -> Integral:
+    """(H + 1, W + 1) sums of a mask over everything above and left of each corner of its pixels."""
+    depth = cv2.CV_32S if mask.size < 1 << 31 else cv2.CV_64F
+    return np.asarray(cv2.integral(np.ascontiguousarray(mask).view(np.uint8), sdepth=depth))
+
+
 def area_share(
-    mask: BoolArray, scale0: tuple[float, float], xy0: npt.NDArray[Any], side0: tuple[float, float]
+    sums: Integral, scale0: tuple[float, float], xy0: npt.NDArray[Any], side0: tuple[float, float]
 ) -> npt.NDArray[np.float32]:
     """Share of boxes that a mask covers, exact for boxes that cut through its pixels.
 
     Args:
-        mask: (H, W) bool; px (0, 0) begins at the origin of `xy0`.
+        sums: `integral` of the mask; its px (0, 0) begins at the origin of `xy0`.
         scale0: Level-0 px per mask px, (x, y).
         xy0: (N, 2) top left corners of the boxes, level-0 px.
         side0: (width, height) of every box, level-0 px.
@@ -96,26 +108,20 @@ def area_share(
     Returns:
         (N,) float32, 0 to 1. What lies outside the mask counts as bare.
     """
-    depth = cv2.CV_32S if mask.size < 1 << 31 else cv2.CV_64F
-    integral = np.asarray(cv2.integral(np.ascontiguousarray(mask).view(np.uint8), sdepth=depth))
     left, top = xy0[:, 0] / scale0[0], xy0[:, 1] / scale0[1]
     right, below = left + side0[0] / scale0[0], top + side0[1] / scale0[1]
-    inside = (
-        _at(integral, below, right) - _at(integral, top, right) - _at(integral, below, left) + _at(integral, top, left)
-    )
+    inside = _at(sums, below, right) - _at(sums, top, right) - _at(sums, below, left) + _at(sums, top, left)
     area = side0[0] / scale0[0] * side0[1] / scale0[1]
     return np.clip(inside / area, 0, 1).astype(np.float32)
 
 
-def _at(
-    integral: npt.NDArray[Any], row: npt.NDArray[np.float64], column: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """The integral image between its nodes: bilinear, which is exact because pixels are constant."""
-    row = np.clip(row, 0, integral.shape[0] - 1)
-    column = np.clip(column, 0, integral.shape[1] - 1)
-    r0 = np.minimum(row.astype(np.intp), integral.shape[0] - 2)
-    c0 = np.minimum(column.astype(np.intp), integral.shape[1] - 2)
+def _at(sums: Integral, row: npt.NDArray[np.float64], column: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """The integral between its nodes: bilinear, which is exact because pixels are constant."""
+    row = np.clip(row, 0, sums.shape[0] - 1)
+    column = np.clip(column, 0, sums.shape[1] - 1)
+    r0 = np.minimum(row.astype(np.intp), sums.shape[0] - 2)
+    c0 = np.minimum(column.astype(np.intp), sums.shape[1] - 2)
     r, c = row - r0, column - c0
-    upper = integral[r0, c0] * (1 - c) + integral[r0, c0 + 1] * c
-    lower = integral[r0 + 1, c0] * (1 - c) + integral[r0 + 1, c0 + 1] * c
+    upper = sums[r0, c0] * (1 - c) + sums[r0, c0 + 1] * c
+    lower = sums[r0 + 1, c0] * (1 - c) + sums[r0 + 1, c0 + 1] * c
     return upper * (1 - r) + lower * r

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pathpipe.settings import TileSettings
 from pathpipe.tissue.geojson import Polygon
 from pathpipe.tissue.given import Origin, given_file, read_given
-from pathpipe.tissue.mask import BoolArray, area_share
+from pathpipe.tissue.mask import BoolArray, area_share, integral
 from pathpipe.tissue.polygons import fill
 
 CELLS = 64  # a box's side is measured in so many cells
@@ -120,4 +120,4 @@ def polygon_share(
     width, height = np.ceil((high - start) / cell).astype(int).tolist()
     scale0 = (float(cell[0]), float(cell[1]))
     raster = fill([[ring - start for ring in polygon] for polygon in polygons], scale0, (height, width))
-    return area_share(raster, scale0, xy0 - start, side0)
+    return area_share(integral(raster), scale0, xy0 - start, side0)

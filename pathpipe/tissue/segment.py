@@ -10,7 +10,7 @@ from pathpipe.settings import TissueSettings
 from pathpipe.slides.slide import Mpp, Slide
 from pathpipe.tissue.holes import close_gaps, drop_small, fill_holes
 from pathpipe.tissue.mask import BoolArray, TissueMask, tissue_colour
-from pathpipe.tissue.method import View, tissue_method
+from pathpipe.tissue.method import METHODS, View, tissue_method
 from pathpipe.tissue.quality.blur import find_blur
 from pathpipe.tissue.quality.policy import judge
 from pathpipe.tissue.quality.seen import Seen, find_artefacts
@@ -33,7 +33,7 @@ def segment(slide: Slide, mpp: Mpp, settings: TissueSettings) -> TissueMask:
         SettingsError: The method or one of its options doesn't exist.
     """
     scale0 = settings.mpp / mpp.mean
-    most_px = MAX_MASK_BYTES / tissue_method(settings.method, settings.method_settings).bytes_a_pixel
+    most_px = MAX_MASK_BYTES / METHODS[settings.method].bytes_a_pixel
     least0 = float(np.sqrt(slide.size0[0] / most_px * slide.size0[1]))
     thumbnail = read_thumbnail(slide, max(scale0, least0))
     found = segment_thumbnail(thumbnail, mpp, settings, slide)

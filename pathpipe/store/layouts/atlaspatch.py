@@ -11,11 +11,11 @@ from pathpipe.errors import StoreError
 from pathpipe.store.layouts.record import (
     Places,
     SlideFeatures,
-    number,
     place_problems,
     plain_facts,
     row_problems,
 )
+from pathpipe.tiles.layouts import number
 
 NAME = "AtlasPatch features"
 

@@ -9,11 +9,12 @@ import h5py
 import numpy as np
 
 from pathpipe.errors import StoreError
-from pathpipe.store.layouts.record import DAMAGE, Places, SlideFeatures, number
-from pathpipe.tiles.layouts import META, read_layout
+from pathpipe.store.layouts.record import DAMAGE, Places, SlideFeatures
+from pathpipe.tiles.foreign import FOLDERS, NAMES, coords_files
+from pathpipe.tiles.layouts import number, read_layout
 
-_FOLDERS = ("", "patches", "tiles", "coords", "h5_files")
-_NAMES = ("{}.h5", "{}_patches.h5", "{}" + META, "{}.npy", "{}.npz")
+_FOLDERS = (*FOLDERS, "coords", "h5_files")
+_NAMES = (*NAMES, "{}.npy", "{}.npz")
 
 
 def places_at(path: Path) -> Places:
@@ -70,8 +71,7 @@ def add_places(record: SlideFeatures, source: Path) -> SlideFeatures:
 
 
 def _find(folder: Path, slide_id: str) -> Path:
-    found = [folder / inside / name.format(slide_id) for inside in _FOLDERS for name in _NAMES]
-    found = [path for path in found if path.is_file()]
+    found = coords_files(folder, slide_id, _FOLDERS, _NAMES)
     if len(found) != 1:
         names = " and ".join(str(path.relative_to(folder)) for path in found)
         raise StoreError(

@@ -126,14 +126,6 @@ def _plain(value: Any) -> Any:
     return value if isinstance(value, str | int | float | bool | list | dict | None) else str(value)
 
 
-def number(attributes: Mapping[str, Any], name: str) -> float | None:
-    """A number, or None where it is absent; several tools write None as the word."""
-    value = attributes.get(name)
-    if value is None or (isinstance(value, str | bytes) and value in ("None", b"None", "")):
-        return None
-    return float(np.asarray(value).reshape(-1)[0])
-
-
 def find_beside(path: Path, *places: str) -> Path | None:
     """The first file there is at one of the places, given relative to the file's folder."""
     found = (path.parent / place for place in places)

@@ -13,13 +13,12 @@ from pathpipe.store.layouts.record import (
     Places,
     SlideFeatures,
     find_beside,
-    number,
     place_problems,
     plain_facts,
     read_json,
     row_problems,
 )
-from pathpipe.tiles.layouts import META
+from pathpipe.tiles.layouts import META, number
 
 NAME = "slide2vec features"
 _META = ".meta.json"

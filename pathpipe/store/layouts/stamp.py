@@ -14,7 +14,8 @@ from pathpipe.run import safe_name
 from pathpipe.store.features import Features
 from pathpipe.store.layouts.native import from_native, restored
 from pathpipe.store.layouts.own import ATTRIBUTE, own_json, refuse_to_replace, side_um, slide_id_of
-from pathpipe.store.layouts.record import Places, SlideFeatures, number, place_problems, plain_facts, row_problems
+from pathpipe.store.layouts.record import Places, SlideFeatures, place_problems, plain_facts, row_problems
+from pathpipe.tiles.layouts import number
 from pathpipe.tiles.table import write_regions
 
 NAME = "STAMP features"

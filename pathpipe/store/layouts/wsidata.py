@@ -13,12 +13,12 @@ from pathpipe.store.layouts.record import (
     DAMAGE,
     Places,
     SlideFeatures,
-    number,
     place_problems,
     plain_facts,
     row_problems,
 )
 from pathpipe.store.zarr import is_zarr, zarr_attributes
+from pathpipe.tiles.layouts import number
 
 NAME = "wsidata features"
 # A rectangle as well-known binary: byte order, type 3 (polygon), 1 ring, 5 points.
