@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
+from keyword import iskeyword
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -17,6 +18,7 @@ from pathpipe.settings import Layer, RunSettings
 _SHORT = {"train.model_settings": "-s"}
 # Where two sections have a field of one name, the bare option belongs to this one; the other's carries its section.
 _OWNERS = {"mpp": "tile", "seed": "split"}
+_NAMES = {"train.wrappers": "with"}  # options called otherwise than their field
 
 
 def with_settings(*sections: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -32,7 +34,7 @@ def with_settings(*sections: str) -> Callable[[Callable[..., None]], Callable[..
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         fields = {
-            _flag(section, name).removeprefix("--").replace("-", "_"): (section, name)
+            _parameter(_flag(section, name)): (section, name)
             for section, names in map(_part, sections)
             for name in names
         }
@@ -72,8 +74,16 @@ def _part(section: str) -> tuple[str, list[str]]:
 
 
 def _flag(section: str, name: str) -> str:
+    if f"{section}.{name}" in _NAMES:
+        return "--" + _NAMES[f"{section}.{name}"]
     bare = _OWNERS.get(name, section) == section
     return "--" + (name if bare else f"{section}_{name}").replace("_", "-")
+
+
+def _parameter(flag: str) -> str:
+    """Python's name of an option: `with` is one it keeps for itself."""
+    name = flag.removeprefix("--").replace("-", "_")
+    return f"{name}_" if iskeyword(name) else name
 
 
 def _section(section: str) -> Any:
@@ -83,8 +93,8 @@ def _section(section: str) -> Any:
 def _option(parameter: str, section: str, name: str) -> inspect.Parameter:
     field: FieldInfo = _section(section).model_fields[name]
     kind = _plain_type(field.annotation)
-    flag = "--" + parameter.replace("_", "-")
-    flags = [f"{flag}/--no-{parameter.replace('_', '-')}"] if kind is bool else [flag]
+    flag = _flag(section, name)
+    flags = [f"{flag}/--no-{flag.removeprefix('--')}"] if kind is bool else [flag]
     short = _SHORT.get(f"{section}.{name}")
     metavar = _metavar(field.annotation)
     default = field.get_default(call_default_factory=True)
@@ -116,6 +126,8 @@ def _plain_type(annotation: Any) -> Any:
 def _metavar(annotation: Any) -> str | None:
     if get_origin(annotation) is Literal:
         return "|".join(str(choice) for choice in get_args(annotation))
+    if _nested(annotation):
+        return "NAME[.OPTION][=VALUE]"
     if get_origin(annotation) is dict:
         return "KEY=VALUE"
     if get_origin(annotation) is list:
@@ -139,6 +151,8 @@ def _parse(section: str, name: str, value: Any) -> Any:
     annotation = _section(section).model_fields[name].annotation
     if get_origin(annotation) is list:
         return [item.strip() for item in str(value).split(",")]
+    if _nested(annotation):
+        return _named(value)
     if get_origin(annotation) is dict:
         pairs = [str(item).partition("=") for item in value]
         broken = [key for key, equals, _ in pairs if not equals]
@@ -146,3 +160,20 @@ def _parse(section: str, name: str, value: Any) -> Any:
             raise SettingsError(f"`{broken[0]}` is not KEY=VALUE", where=f"--{name.replace('_', '-')}")
         return {key: yaml.safe_load(text) for key, _, text in pairs}
     return str(value) if isinstance(value, Path) else value
+
+
+def _nested(annotation: Any) -> bool:
+    """Whether a field holds options by name."""
+    return get_origin(annotation) is dict and get_origin(get_args(annotation)[1]) is dict
+
+
+def _named(items: list[str]) -> dict[str, dict[str, Any]]:
+    """`NAME`, `NAME=VALUE` and `NAME.OPTION=VALUE`, in the order of the names."""
+    found: dict[str, dict[str, Any]] = {}
+    for item in items:
+        place, equals, text = item.partition("=")
+        name, _, option = place.partition(".")
+        options = found.setdefault(name, {})
+        if equals:
+            options[option or "value"] = yaml.safe_load(text)
+    return found

@@ -25,6 +25,7 @@ class Bag:
         patient_id: The unit of splitting.
         slide: (N,) int32 index into `slide_ids`, for bags of several slides.
         slide_ids: The slides, in the order of their rows.
+        covariates: (Q,) float32 of the patient, e.g. age and sex.
 
     Raises:
         StoreError: No instances, or rows that don't match.
@@ -36,6 +37,7 @@ class Bag:
     patient_id: str = ""
     slide: np.ndarray | None = None
     slide_ids: tuple[str, ...] = ()
+    covariates: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         if self.features.ndim != 2:
@@ -65,6 +67,28 @@ class Bag:
 
 
 @dataclass(frozen=True, eq=False)
+class Labels:
+    """Targets of a batch, for models that use them in training beyond the task's own loss.
+
+    Attributes:
+        kind: Of the target, as in `pathpipe.settings.target`; `several` when there is more than one.
+        values: (B, ...) as the task encodes them.
+    """
+
+    kind: str
+    values: Tensor
+
+    @property
+    def classes(self) -> Tensor | None:
+        """(B,) int64 class of each bag, where each has one; -1 where it is unknown."""
+        return self.values if self.kind in ("classification", "ordinal") else None
+
+    def take(self, rows: Tensor) -> Labels:
+        """Labels of the given bags, in the given order."""
+        return Labels(self.kind, self.values[rows.to(self.values.device)])
+
+
+@dataclass(frozen=True, eq=False)
 class Bags:
     """A batch of B bags, in one of two layouts that every model must answer alike.
 
@@ -75,12 +99,16 @@ class Bags:
         offsets: (B + 1,) int64, on the host in both layouts: bag b has `offsets[b + 1] - offsets[b]` instances.
         mask: Padded only: (B, N) bool, True where an instance is.
         xy0: Level-0 px corners in the same layout, (T, 2) or (B, N, 2) int64; None unless every bag has them.
+        covariates: (B, Q) float32; None unless every bag has them.
+        labels: In training only.
     """
 
     features: Tensor
     offsets: Tensor
     mask: Tensor | None = None
     xy0: Tensor | None = None
+    covariates: Tensor | None = None
+    labels: Labels | None = None
 
     @classmethod
     def pack(cls, bags: Sequence[Bag], device: torch.device | str = "cpu") -> Bags:
@@ -101,7 +129,9 @@ class Bags:
         features = torch.cat([_tensor(bag.features) for bag in bags]).to(device).float()
         corners = [_tensor(bag.xy0) for bag in bags if bag.xy0 is not None]
         xy0 = torch.cat(corners).to(device) if len(corners) == len(bags) else None
-        return cls(features, _offsets([len(bag) for bag in bags]), None, xy0)
+        vectors = [_tensor(bag.covariates) for bag in bags if bag.covariates is not None]
+        covariates = torch.stack(vectors).to(device).float() if len(vectors) == len(bags) else None
+        return cls(features, _offsets([len(bag) for bag in bags]), None, xy0, covariates)
 
     @classmethod
     def pad(cls, bags: Sequence[Bag], device: torch.device | str = "cpu") -> Bags:
@@ -126,7 +156,7 @@ class Bags:
         if self.mask is None:
             return self
         xy0 = None if self.xy0 is None else self.xy0[self.mask]
-        return Bags(self.features[self.mask], self.offsets, None, xy0)
+        return replace(self, features=self.features[self.mask], mask=None, xy0=xy0)
 
     def to_padded(self) -> Bags:
         """The same bags stacked and filled with zeros."""
@@ -135,13 +165,60 @@ class Bags:
         lengths = self.offsets.diff().to(self.features.device)
         mask = torch.arange(max(self.lengths), device=lengths.device) < lengths[:, None]  # (B, N)
         xy0 = None if self.xy0 is None else pad_sequence(self.split(self.xy0), batch_first=True)
-        return Bags(pad_sequence(self.split(self.features), batch_first=True), self.offsets, mask, xy0)
+        features = pad_sequence(self.split(self.features), batch_first=True)
+        return replace(self, features=features, mask=mask, xy0=xy0)
 
     def split(self, values: Tensor) -> list[Tensor]:
         """Values per instance, cut into one (n_b, ...) tensor a bag, without padding."""
         if self.mask is None:
             return list(values.split(self.lengths))
         return [values[bag, :length] for bag, length in enumerate(self.lengths)]
+
+    def join(self, parts: Sequence[Tensor]) -> Tensor:
+        """Inverse of `split`: one (n_b, ...) tensor a bag into this batch's layout, zeros on padding."""
+        if self.mask is None:
+            return torch.cat(list(parts))
+        return _widened(pad_sequence(list(parts), batch_first=True), self.mask.shape[1])
+
+    def single(self) -> list[Bags]:
+        """Each bag as a packed batch of one."""
+        corners = [None] * len(self) if self.xy0 is None else self.split(self.xy0)
+        return [
+            Bags(
+                features,
+                _offsets([len(features)]),
+                None,
+                xy0,
+                None if self.covariates is None else self.covariates[number : number + 1],
+                None if self.labels is None else self.labels.take(torch.tensor([number])),
+            )
+            for number, (features, xy0) in enumerate(zip(self.split(self.features), corners, strict=True))
+        ]
+
+    def with_features(self, features: Tensor) -> Bags:
+        """The same instances with other features of the same layout, e.g. their embeddings."""
+        return replace(self, features=features)
+
+    def take(self, rows: Sequence[Tensor]) -> Bags:
+        """A packed batch of some instances of each bag.
+
+        Args:
+            rows: For each bag (k_b,) int64 rows of the bag, k_b >= 1, in the order wanted.
+        """
+        features = [part[chosen] for part, chosen in zip(self.split(self.features), rows, strict=True)]
+        xy0 = None
+        if self.xy0 is not None:
+            xy0 = torch.cat([part[chosen] for part, chosen in zip(self.split(self.xy0), rows, strict=True)])
+        offsets = _offsets([len(chosen) for chosen in rows])
+        return replace(self, features=torch.cat(features), offsets=offsets, mask=None, xy0=xy0)
+
+
+def _widened(padded: Tensor, width: int) -> Tensor:
+    """(B, N, ...) with zeros up to N = width."""
+    if padded.shape[1] == width:
+        return padded
+    room = padded.new_zeros(padded.shape[0], width - padded.shape[1], *padded.shape[2:])
+    return torch.cat([padded, room], dim=1)
 
 
 def _offsets(lengths: Sequence[int]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -22,12 +22,34 @@ class ModelCard:
         paper: Reference, or empty.
         attention: Whether the output has attention.
         permutation_invariant: Whether the order of a bag's instances leaves the logits as they are.
+        needs_classes: Whether training needs one class a bag: such a model takes no other targets.
+        needs_coordinates: Whether bags must have `xy0`.
     """
 
     summary: str
     paper: str
     attention: bool
     permutation_invariant: bool
+    needs_classes: bool = False
+    needs_coordinates: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Auxiliary:
+    """Further logits that are trained by the task's own loss: branches, pseudo-bags, streams.
+
+    Attributes:
+        logits: (R, C).
+        bag: (R,) int64 row -> bag of the batch whose target it has. One row a target: a row of mixed targets is
+            repeated with a share of each.
+        share: (R,) factor of each row's loss; 1 where None. The sum is divided by the sum of the shares.
+        weight: Factor of the whole.
+    """
+
+    logits: Tensor
+    bag: Tensor
+    share: Tensor | None = None
+    weight: float = 1.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,8 +62,11 @@ class MILOutput:
         attention: Packed (T, K) or padded (B, N, K): at least 0, sums to 1 over a bag, 0 on padding.
         attention_raw: The scores before the softmax, same layout; meaningless on padding.
         instance_logits: Packed (T, C) or padded (B, N, C); meaningless on padding.
+        scores: Packed (T,) or padded (B, N), what a heatmap shows instead of the attention's mean: higher matters more.
         losses: Name -> scalar that the model adds to the task's loss in training.
         loss_weights: Name -> factor; 1 where absent.
+        auxiliary: Name -> further logits for the task's loss, in training.
+        weight: Factor of the task's loss of `logits`.
     """
 
     logits: Tensor
@@ -49,8 +74,11 @@ class MILOutput:
     attention: Tensor | None = None
     attention_raw: Tensor | None = None
     instance_logits: Tensor | None = None
+    scores: Tensor | None = None
     losses: Mapping[str, Tensor] = field(default_factory=dict)
     loss_weights: Mapping[str, float] = field(default_factory=dict)
+    auxiliary: Mapping[str, Auxiliary] = field(default_factory=dict)
+    weight: float = 1.0
 
     def attention_per_bag(self, bags: Bags) -> list[Tensor]:
         """(n_b, K) for each bag.
@@ -61,6 +89,19 @@ class MILOutput:
         if self.attention is None:
             raise ValueError("this model has no attention; its card says so")
         return bags.split(self.attention)
+
+    def total_loss(self, criterion: Callable[[Tensor, Tensor | None, Tensor | None], Tensor]) -> Tensor:
+        """What training minimises.
+
+        Args:
+            criterion: The task's loss: (logits, bag or None for one row a bag in order, share or None) -> scalar.
+        """
+        loss = self.weight * criterion(self.logits, None, None)
+        for further in self.auxiliary.values():
+            loss = loss + further.weight * criterion(further.logits, further.bag, further.share)
+        for name, extra in self.losses.items():
+            loss = loss + self.loss_weights.get(name, 1.0) * extra
+        return loss
 
 
 @dataclass(frozen=True)
@@ -84,14 +125,19 @@ class TrainContext:
 class MILModule(nn.Module):
     """Base of all models: keeps how it was built, and hooks that do nothing unless a model needs them.
 
+    What a model must remember between steps (a teacher, a queue, prototypes) is a submodule or a buffer, so that an
+    interrupted training goes on with it. Randomness comes from torch's global generators or the context's, and only in
+    training mode.
+
     Args:
         dim_in: Width D of a feature.
         dim_out: Number of logits C.
         options: An instance of the class's own `Options`.
     """
 
-    card: ClassVar[ModelCard]
+    card: ModelCard
     Options: ClassVar[type[Settings]] = Settings
+    name: str = ""  # as registered; given by `build_model`
 
     def __init__(self, dim_in: int, dim_out: int, options: Settings) -> None:
         super().__init__()
@@ -102,6 +148,10 @@ class MILModule(nn.Module):
     def forward(self, bags: Bags) -> MILOutput:
         """Logits of a batch, in either layout."""
         raise NotImplementedError
+
+    def deployed(self) -> MILModule:
+        """What predicts: the model without the parts that only training needs, sharing its weights."""
+        return self
 
     def setup(self, context: TrainContext) -> None:
         """Called once, before the first epoch."""
@@ -114,6 +164,24 @@ class MILModule(nn.Module):
 
     def post_step(self, bags: Bags, context: TrainContext) -> None:
         """Called after the optimiser's step."""
+
+
+class StagedModule(MILModule):
+    """A model in two stages, instances to embeddings and embeddings to logits: wrappers may work between the two."""
+
+    head: nn.Linear  # bag embedding (or an instance's) -> logits
+
+    def encode(self, bags: Bags) -> Bags:
+        """Instances embedded one by one: the same batch with features of the model's own width."""
+        raise NotImplementedError
+
+    def aggregate(self, hidden: Bags) -> MILOutput:
+        """Logits of embedded instances."""
+        raise NotImplementedError
+
+    def forward(self, bags: Bags) -> MILOutput:
+        """Both stages."""
+        return self.aggregate(self.encode(bags))
 
 
 def init_linear(model: nn.Module) -> None:

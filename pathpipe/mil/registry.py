@@ -1,12 +1,14 @@
-"""The models by name, built in or from a user's package (entry-point group `pathpipe.models`)."""
+"""The models and wrappers by name, of pathpipe or a user's package (groups `pathpipe.models`, `pathpipe.wrappers`)."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from pathpipe.errors import SettingsError
 from pathpipe.mil.model import MILModule
+from pathpipe.mil.wrapper import Wrapper
 from pathpipe.registry import Registry
 from pathpipe.settings import merge
 
@@ -19,6 +21,22 @@ MODELS = Registry(
         "gated-abmil": "pathpipe.mil.models.abmil:GatedAbmil",
     },
 )
+WRAPPERS = Registry("wrapper", {})
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a model is built: all that a checkpoint must know beside the weights.
+
+    Attributes:
+        model: Registered name.
+        options: Of the model.
+        wrappers: Name -> options, from the innermost outwards.
+    """
+
+    model: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    wrappers: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 def model_class(name: str) -> type[MILModule]:
@@ -36,12 +54,54 @@ def model_class(name: str) -> type[MILModule]:
     return model
 
 
-def build_model(name: str, dim_in: int, dim_out: int, options: Mapping[str, Any]) -> MILModule:
+def wrapper_class(name: str) -> type[Wrapper]:
+    """The class behind a wrapper's name.
+
+    Raises:
+        SettingsError: There is no such wrapper, or it is not a `Wrapper`.
+    """
+    wrapper = WRAPPERS[name]
+    if not (isinstance(wrapper, type) and issubclass(wrapper, Wrapper)):
+        raise SettingsError(
+            f"wrapper `{name}` of {WRAPPERS.source(name)} is not a Wrapper",
+            hint="derive it from pathpipe.mil.wrapper.Wrapper",
+        )
+    return wrapper
+
+
+def build_model(recipe: Recipe, dim_in: int, dim_out: int) -> MILModule:
     """A freshly initialised model; its weights come from torch's global generator.
 
     Raises:
-        SettingsError: Unknown model, unknown option (with the nearest name) or a value out of bounds.
+        SettingsError: Unknown model or wrapper, unknown option (with the nearest name) or a value out of bounds.
     """
-    model = model_class(name)
-    settings, _ = merge(model.Options, [(f"option of model `{name}`", options)])
-    return model(dim_in, dim_out, settings)
+    kind = model_class(recipe.model)
+    settings, _ = merge(kind.Options, [(f"option of model `{recipe.model}`", recipe.options)])
+    model = kind(dim_in, dim_out, settings)
+    model.name = recipe.model
+    for name, options in recipe.wrappers.items():
+        outer = wrapper_class(name)
+        settings, _ = merge(outer.Options, [(f"option of wrapper `{name}`", _spelt_out(outer, name, options))])
+        model = outer(model, settings)
+        model.name = name
+    return model
+
+
+def recipe_of(model: MILModule) -> Recipe:
+    """The recipe a model was built by, all options written out."""
+    wrappers: list[tuple[str, dict[str, Any]]] = []
+    while isinstance(model, Wrapper):
+        wrappers.append((model.name, model.options.model_dump(mode="json")))
+        model = model.base
+    return Recipe(model.name, model.options.model_dump(mode="json"), dict(reversed(wrappers)))
+
+
+def _spelt_out(wrapper: type[Wrapper], name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options with the bare value of `--with NAME=VALUE` under its own name."""
+    if "value" not in options:
+        return dict(options)
+    if wrapper.main_option is None:
+        hint = f"name the option: --with {name}.OPTION=VALUE"
+        raise SettingsError(f"wrapper `{name}` takes no single value", hint=hint)
+    rest = {key: value for key, value in options.items() if key != "value"}
+    return {wrapper.main_option: options["value"], **rest}

@@ -13,9 +13,9 @@ from pathpipe.settings.stages import (
     SlideSettings,
     SplitSettings,
     TissueSettings,
-    TrainSettings,
 )
 from pathpipe.settings.tiles import TileSettings
+from pathpipe.settings.train import TrainSettings
 
 __all__ = [
     "ENCODER_FILE_KINDS",

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pathpipe.settings.base import Settings, absolute
 from pathpipe.settings.tiles import TileSettings
+from pathpipe.settings.train import TrainSettings
 
 
 class SlideSettings(Settings):
@@ -139,27 +140,6 @@ class SplitSettings(Settings):
         0.2, gt=0, lt=1, description="Share of each fold's training patients kept for validation"
     )
     seed: int = Field(0, ge=0, description="Seed of the assignment")
-
-
-class TrainSettings(Settings):
-    """Training of a MIL model, per fold and seed."""
-
-    name: str | None = Field(None, description="Name of the result (default: model-target-encoder)")
-    model: str = Field("abmil", description="MIL model (`pathpipe models` lists them)")
-    model_settings: dict[str, Any] = Field(
-        default_factory=dict, description="Options of the model (`pathpipe models NAME` lists them)"
-    )
-    epochs: int = Field(40, ge=1, description="Largest number of epochs")
-    patience: int = Field(10, ge=1, description="Stop after this many epochs without a better validation loss")
-    lr: float = Field(2e-4, gt=0, description="Peak learning rate (AdamW, cosine decay)")
-    weight_decay: float = Field(1e-4, ge=0, description="Weight decay")
-    warmup_epochs: int = Field(1, ge=0, description="Epochs of linear warm-up")
-    batch_size: int = Field(4, ge=1, description="Bags per step (packed, not padded)")
-    max_instances: int | None = Field(
-        None, ge=1, description="Random instances drawn from larger bags in each training step"
-    )
-    class_weights: bool = Field(True, description="Weigh classes by inverse frequency in the training fold")
-    seeds: list[int] = Field(default=[0], min_length=1, description="One model a fold and seed")
 
 
 class EvaluateSettings(Settings):

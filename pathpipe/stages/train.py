@@ -12,7 +12,7 @@ from pathpipe.encoders.load import pick_device
 from pathpipe.errors import CohortError, StoreError
 from pathpipe.evaluation.predictions import Predictions
 from pathpipe.fingerprint import fingerprint
-from pathpipe.mil.registry import build_model
+from pathpipe.mil.registry import Recipe, build_model
 from pathpipe.provenance import FOLDER_FILE, read_provenance
 from pathpipe.publish import publish_json
 from pathpipe.run import Run
@@ -124,7 +124,7 @@ def check(path: Path) -> Made:
 def preflight(run: Run, settings: RunSettings) -> None:
     """The model exists and takes these options; the target is a column of the cohort."""
     with torch.random.fork_rng(devices=[]):
-        build_model(settings.train.model, 8, 2, settings.train.model_settings)
+        build_model(Recipe(settings.train.model, settings.train.model_settings, settings.train.wrappers), 8, 2)
     run.cohort.labels_by_patient(settings.split.target)
 
 

@@ -48,6 +48,11 @@ class ClassificationTask:
         return cls(target, tuple(sorted(names, key=_order(names))))
 
     @property
+    def kind(self) -> str:
+        """Registered name."""
+        return KIND
+
+    @property
     def outputs(self) -> int:
         """One logit a class."""
         return len(self.classes)
@@ -74,13 +79,14 @@ class ClassificationTask:
         balanced = len(targets) / (self.outputs * counts.clamp(min=1).double())
         return torch.where(counts > 0, balanced, 0.0).float()
 
-    def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
+    def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None, share: Tensor | None = None) -> Tensor:
         """Mean over bags of weight times cross-entropy.
 
         It is divided by the number of bags, not by the batch's weights, under which a batch of one class, and so
         any batch of one bag, would lose the weighting.
         """
-        return cross_entropy(logits, targets, weights, reduction="sum") / len(targets)
+        losses = cross_entropy(logits, targets, weights, reduction="none")
+        return losses.mean() if share is None else (share * losses).sum() / share.sum()
 
     def scores(self, logits: Tensor) -> Tensor:
         """(P, C) float64 probabilities."""

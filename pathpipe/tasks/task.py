@@ -21,6 +21,10 @@ class Task(Protocol):
         """The cohort column."""
 
     @property
+    def kind(self) -> str:
+        """Its registered name."""
+
+    @property
     def outputs(self) -> int:
         """Number of logits a model must give."""
 
@@ -30,8 +34,8 @@ class Task(Protocol):
     def weights(self, targets: Tensor) -> Tensor:
         """Weights for `loss` that balance these (training) targets."""
 
-    def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None) -> Tensor:
-        """Mean loss over bags: (B, outputs) logits -> scalar."""
+    def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None, share: Tensor | None = None) -> Tensor:
+        """Mean loss over rows, each taken `share` times: (R, outputs) logits and R targets -> scalar."""
 
     def scores(self, logits: Tensor) -> Tensor:
         """(P, outputs) logits -> (P, outputs) float64 predictions a person reads, e.g. probabilities."""

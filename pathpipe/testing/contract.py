@@ -6,7 +6,10 @@ class TestMeanMax(ModelContract):
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,26 +17,33 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from pathpipe.mil.bag import Bag, Bags
-from pathpipe.mil.model import MILModule, MILOutput
-from pathpipe.mil.registry import build_model
+from pathpipe.mil.bag import Bag, Bags, Labels
+from pathpipe.mil.model import MILModule, MILOutput, TrainContext
+from pathpipe.mil.registry import Recipe, build_model
 from pathpipe.testing.bags import random_bag, witness_bags
 
 DIM = 32
 SIZES = (5, 1, 2, 17)
 TOLERANCE = 1e-5  # relative and absolute, float32
+CONTEXT = TrainContext(epoch=0, epochs=40, step=0, total_steps=40, generator=torch.Generator())
 
 
 class ModelContract:
-    """What every registered model must do, at its default options."""
+    """What every registered model must do, at its default options unless a subclass gives others."""
 
     model: str
+    options: Mapping[str, Any] = MappingProxyType({})
+    wrappers: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+
+    def fresh(self, outputs: int = 2) -> MILModule:
+        """The model as it is initialised."""
+        return build_model(Recipe(self.model, self.options, self.wrappers), DIM, outputs)
 
     def build(self, outputs: int = 2, seed: int = 0) -> MILModule:
         """The model in evaluation mode, its biases random too: zeros hide what is left out."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            model = build_model(self.model, DIM, outputs, {})
+            model = self.fresh(outputs)
             for parameter in model.parameters():
                 if parameter.ndim == 1:
                     torch.nn.init.normal_(parameter, std=0.1)
@@ -51,7 +61,10 @@ class ModelContract:
             garbage = torch.full((len(bags), extra, DIM), 1e3)
             features = torch.where(bags.mask[..., None], bags.features, torch.tensor(1e3))
             mask = torch.cat([bags.mask, torch.zeros(len(bags), extra, dtype=torch.bool)], dim=1)
-            worse = replace(bags, features=torch.cat([features, garbage], 1), mask=mask, xy0=None)
+            assert bags.xy0 is not None
+            xy0 = torch.where(bags.mask[..., None], bags.xy0, -7)
+            xy0 = torch.cat([xy0, torch.full((len(bags), extra, 2), 10**9)], dim=1)
+            worse = replace(bags, features=torch.cat([features, garbage], 1), mask=mask, xy0=xy0)
             output = _run(model, worse)
             _assert_close(output.logits, plain.logits)
             if output.attention is not None and plain.attention is not None:
@@ -66,7 +79,7 @@ class ModelContract:
         for batch in (packed, padded):
             output = _run(model, batch)
             _assert_close(output.logits, expected)
-            for name in ("attention", "attention_raw", "instance_logits"):
+            for name in ("attention", "attention_raw", "instance_logits", "scores"):
                 values = getattr(output, name)
                 if values is not None:
                     _assert_all_close(batch.split(values), [getattr(single, name) for single in singles])
@@ -99,13 +112,14 @@ class ModelContract:
         assert torch.isfinite(output.logits).all()
 
     def test_gradient_reaches_every_parameter_and_no_padding(self) -> None:
-        model, bags = self.build().train(), Bags.pad(self.bags())
+        model, bags = self.build().train(), labelled(Bags.pad(self.bags()), torch.tensor([1, 0, 0, 1]))
         features = bags.features.clone().requires_grad_()
-        output = model(replace(bags, features=features))
-        loss = output.logits.square().sum()
-        for name, extra in output.losses.items():
-            loss = loss + output.loss_weights.get(name, 1.0) * extra
-        loss.backward()
+        bags = replace(bags, features=features)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            model.setup(CONTEXT)
+            model.pre_step(bags, CONTEXT)
+            _loss(model(bags), torch.tensor([1, 0, 0, 1])).backward()
         dead = [
             name for name, p in model.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())
         ]
@@ -116,6 +130,7 @@ class ModelContract:
 
     def test_same_seed_same_bits_and_evaluation_draws_nothing(self) -> None:
         batch = Bags.pack(self.bags())
+        batch = labelled(batch, torch.tensor([1, 0, 0, 1]))
         first, second = (_train_loss(self.build(), batch, seed=5) for _ in range(2))
         assert torch.equal(first, second)
         before = torch.get_rng_state()
@@ -156,19 +171,27 @@ class ModelContract:
 
     def fit(self, batch: Bags, labels: Tensor, steps: int) -> MILModule:
         """Full-batch training with the model's defaults."""
+        batch = labelled(batch, labels)
+        generator = torch.Generator().manual_seed(0)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            model = build_model(self.model, DIM, 2, {}).train()
+            model = self.fresh().train()
+            model.setup(replace(CONTEXT, total_steps=steps, epochs=steps, generator=generator))
             optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
-            for _ in range(steps):
+            for step in range(steps):
+                context = TrainContext(step, steps, step, steps, generator)
+                model.on_epoch(context)
+                model.pre_step(batch, context)
                 optimiser.zero_grad()
-                output = model(batch)
-                loss = cross_entropy(output.logits, labels)
-                for name, extra in output.losses.items():
-                    loss = loss + output.loss_weights.get(name, 1.0) * extra
-                loss.backward()
+                _loss(model(batch), labels).backward()
                 optimiser.step()
-        return model.eval()
+                model.post_step(batch, context)
+        return model.deployed().eval()
+
+
+def labelled(bags: Bags, classes: Tensor) -> Bags:
+    """A batch as training has it, with the class of each bag."""
+    return replace(bags, labels=Labels("classification", classes))
 
 
 def _assert_close(actual: Tensor | None, expected: Tensor) -> None:
@@ -186,13 +209,28 @@ def _run(model: MILModule, bags: Bags) -> MILOutput:
 
 
 def _train_loss(model: MILModule, bags: Bags, seed: int) -> Tensor:
+    assert bags.labels is not None and bags.labels.classes is not None
+    context = replace(CONTEXT, generator=torch.Generator().manual_seed(seed))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return model.train()(bags).logits.square().sum()
+        model.train()
+        model.setup(context)
+        model.pre_step(bags, context)
+        return _loss(model(bags), bags.labels.classes)
+
+
+def _loss(output: MILOutput, classes: Tensor) -> Tensor:
+    def criterion(logits: Tensor, bag: Tensor | None, share: Tensor | None) -> Tensor:
+        losses = cross_entropy(logits, classes if bag is None else classes[bag], reduction="none")
+        return losses.mean() if share is None else (share * losses).sum() / share.sum()
+
+    return output.total_loss(criterion)
 
 
 def _scores(output: MILOutput) -> Tensor:
-    """What a heatmap would show: attention, else how much an instance speaks for the second class."""
+    """What a heatmap would show: scores, else attention, else how much an instance speaks for the second class."""
+    if output.scores is not None:
+        return output.scores
     if output.attention is not None:
         return output.attention.mean(-1)
     assert output.instance_logits is not None

@@ -16,13 +16,13 @@ from torch import Tensor
 import pathpipe
 from pathpipe.errors import StoreError
 from pathpipe.mil.model import MILModule
-from pathpipe.mil.registry import build_model
+from pathpipe.mil.registry import Recipe, build_model, recipe_of
 from pathpipe.publish import publish
 from pathpipe.tasks.task import Task, task_from_dict
 from pathpipe.training.trainer import TrainedFold
 
 FORMAT = "pathpipe-checkpoint"
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,6 +32,7 @@ class Checkpoint:
     Attributes:
         model: Registered name.
         options: All options of the model, defaults written out.
+        wrappers: Name -> options of what is around it when it predicts, from the innermost outwards.
         dim_in: Width D of a feature.
         task: `Task.to_dict`: target and label names in the order of the logits.
         encoder: Identity of the encoder: name, revision, weights_sha256, transform, dim.
@@ -46,6 +47,7 @@ class Checkpoint:
 
     model: str
     options: Mapping[str, Any]
+    wrappers: Mapping[str, Mapping[str, Any]]
     dim_in: int
     task: Mapping[str, Any]
     encoder: Mapping[str, Any]
@@ -63,9 +65,11 @@ class Checkpoint:
         cls, trained: TrainedFold, task: Task, encoder: Mapping[str, Any], preprocessing: Mapping[str, Any]
     ) -> Checkpoint:
         """The checkpoint of a trained fold."""
+        recipe = recipe_of(trained.model)
         return cls(
-            model=trained.model_name,
-            options=trained.model.options.model_dump(mode="json"),
+            model=recipe.model,
+            options=dict(recipe.options),
+            wrappers=dict(recipe.wrappers),
             dim_in=trained.model.dim_in,
             task=task.to_dict(),
             encoder=dict(encoder),
@@ -95,12 +99,17 @@ class Checkpoint:
             SettingsError: The model is not installed here.
         """
         with torch.random.fork_rng(devices=[]):
-            model = build_model(self.model, self.dim_in, self.load_task().outputs, self.options)
+            model = build_model(self.recipe, self.dim_in, self.load_task().outputs)
         try:
             model.load_state_dict(dict(self.state))
         except RuntimeError as error:
             raise StoreError(f"the weights don't fit model `{self.model}`: {error}") from None
         return model.eval()
+
+    @property
+    def recipe(self) -> Recipe:
+        """How the model is built."""
+        return Recipe(self.model, self.options, self.wrappers)
 
     def load_task(self) -> Task:
         """The task: what the logits mean."""

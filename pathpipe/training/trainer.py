@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -13,9 +14,9 @@ import torch
 from torch import Tensor
 
 from pathpipe.errors import SettingsError
-from pathpipe.mil.bag import Bag, Bags
-from pathpipe.mil.model import MILModule, MILOutput, TrainContext
-from pathpipe.mil.registry import build_model
+from pathpipe.mil.bag import Bag, Bags, Labels
+from pathpipe.mil.model import MILModule, TrainContext
+from pathpipe.mil.registry import Recipe, build_model
 from pathpipe.progress import Notify, Progress, silent
 from pathpipe.settings import TrainSettings
 from pathpipe.tasks.task import Task
@@ -38,7 +39,6 @@ class TrainedFold:
 
     fold: int
     seed: int
-    model_name: str
     model: MILModule
     history: pd.DataFrame
     best_epoch: int
@@ -71,7 +71,8 @@ def train_fold(
 
     with _own_randomness(seed, device):
         dim = parts["train"].bags[0].dim
-        model = build_model(settings.model, dim, task.outputs, settings.model_settings).to(device)
+        recipe = Recipe(settings.model, settings.model_settings, settings.wrappers)
+        model = build_model(recipe, dim, task.outputs).to(device)
         optimiser = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
         fit = _Fit(model, optimiser, task, settings, weights, torch.Generator().manual_seed(seed), device)
         model.setup(fit.context(0, 0, len(parts["train"])))
@@ -95,8 +96,7 @@ def train_fold(
     return TrainedFold(
         fold=data.fold,
         seed=seed,
-        model_name=settings.model,
-        model=model.cpu().eval(),
+        model=model.deployed().cpu().eval(),
         history=pd.DataFrame(rows),
         best_epoch=best_epoch,
         logits=logits,
@@ -154,9 +154,10 @@ def _train_epoch(fit: _Fit, train: _Part, epoch: int) -> tuple[float, float]:
         for group in fit.optimiser.param_groups:
             group["lr"] = lr
         chosen = [_subsample(train.bags[index], settings.max_instances, fit.generator) for index in members.tolist()]
-        batch = Bags.pack(chosen, fit.device)
+        targets = train.targets[members].to(fit.device)
+        batch = replace(Bags.pack(chosen, fit.device), labels=Labels(fit.task.kind, targets))
         fit.model.pre_step(batch, context)
-        loss = _loss(fit, fit.model(batch), train.targets[members])
+        loss = fit.model(batch).total_loss(partial(_criterion, fit, targets))
         fit.optimiser.zero_grad()
         loss.backward()
         fit.optimiser.step()
@@ -165,13 +166,10 @@ def _train_epoch(fit: _Fit, train: _Part, epoch: int) -> tuple[float, float]:
     return total_loss / len(train), lr
 
 
-def _loss(fit: _Fit, output: MILOutput, targets: Tensor) -> Tensor:
-    """The task's loss and whatever the model adds to it."""
+def _criterion(fit: _Fit, targets: Tensor, logits: Tensor, bag: Tensor | None, share: Tensor | None) -> Tensor:
+    """The task's loss of one row of logits a bag, or of rows that say whose target they have."""
     weights = None if fit.weights is None else fit.weights.to(fit.device)
-    loss = fit.task.loss(output.logits, targets.to(fit.device), weights)
-    for name, extra in output.losses.items():
-        loss = loss + output.loss_weights.get(name, 1.0) * extra
-    return loss
+    return fit.task.loss(logits, targets if bag is None else targets[bag], weights, share)
 
 
 def _validate(fit: _Fit, val: _Part, epoch: int) -> tuple[float, dict[str, float]]:

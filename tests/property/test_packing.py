@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from pathpipe.mil.bag import Bags
 from pathpipe.mil.pooling import max_over_instances, mean_over_instances, softmax_over_instances, sum_over_instances
-from pathpipe.mil.registry import MODELS, build_model
+from pathpipe.mil.registry import MODELS, Recipe, build_model
 from pathpipe.testing.bags import random_bag
 
 SIZES = st.lists(st.integers(1, 40), min_size=1, max_size=6)
@@ -54,7 +54,7 @@ def test_poolings_equal_a_plain_loop(sizes: list[int]) -> None:
 @given(sizes=SIZES)
 def test_padded_packed_and_loop_give_the_same_logits_and_gradients(name: str, sizes: list[int]) -> None:
     torch.manual_seed(0)
-    model = build_model(name, 5, 3, {"hidden": 16}).eval()
+    model = build_model(Recipe(name, {"hidden": 16}), 5, 3).eval()
     bags = [random_bag(size, 5, seed=place) for place, size in enumerate(sizes)]
     results = []
     for batches in ([Bags.pack(bags)], [Bags.pad(bags)], [Bags.pack([bag]) for bag in bags]):

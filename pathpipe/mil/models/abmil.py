@@ -9,7 +9,7 @@ from torch import nn
 
 from pathpipe.mil.attention import Attention, GatedAttention
 from pathpipe.mil.bag import Bags
-from pathpipe.mil.model import MILModule, MILOutput, ModelCard, init_linear
+from pathpipe.mil.model import MILOutput, ModelCard, StagedModule, init_linear
 from pathpipe.mil.pooling import softmax_over_instances, sum_over_instances
 from pathpipe.settings import Settings
 
@@ -24,13 +24,13 @@ class AbmilOptions(Settings):
     dropout: float = Field(0.25, ge=0, lt=1, description="Dropout of the tile embedding in training")
 
 
-class Abmil(MILModule):
+class Abmil(StagedModule):
     """Attention-based MIL.
 
     The head is linear, so a bag's logits are the attention-weighted mean of its `instance_logits`.
     """
 
-    card: ClassVar[ModelCard] = ModelCard(
+    card = ModelCard(
         summary="Attention-weighted mean of the tiles",
         paper=_PAPER,
         attention=True,
@@ -46,25 +46,28 @@ class Abmil(MILModule):
         self.head = nn.Linear(options.hidden, dim_out)
         init_linear(self)
 
-    def forward(self, bags: Bags) -> MILOutput:
-        """Logits, attention and instance logits of a batch."""
-        hidden = self.embed(bags.features)  # (T, L) or (B, N, L)
-        raw = self.attend(hidden)
-        attention = softmax_over_instances(raw, bags)
-        embedding = sum_over_instances(attention, hidden, bags).squeeze(1)  # (B, L)
+    def encode(self, bags: Bags) -> Bags:
+        """Instances embedded: (T, L) or (B, N, L)."""
+        return bags.with_features(self.embed(bags.features))
+
+    def aggregate(self, hidden: Bags) -> MILOutput:
+        """Logits, attention and instance logits of embedded instances."""
+        raw = self.attend(hidden.features)
+        attention = softmax_over_instances(raw, hidden)
+        embedding = sum_over_instances(attention, hidden.features, hidden).squeeze(1)  # (B, L)
         return MILOutput(
             logits=self.head(embedding),
             embedding=embedding,
             attention=attention,
             attention_raw=raw,
-            instance_logits=self.head(hidden),
+            instance_logits=self.head(hidden.features),
         )
 
 
 class GatedAbmil(Abmil):
     """Attention-based MIL with a sigmoid gate in the attention network."""
 
-    card: ClassVar[ModelCard] = ModelCard(
+    card = ModelCard(
         summary="Attention-weighted mean of the tiles, with gated attention",
         paper=_PAPER,
         attention=True,

@@ -48,9 +48,7 @@ class _InstanceClassifier(MILModule):
 class Mean(_InstanceClassifier):
     """Mean of the tiles' logits."""
 
-    card: ClassVar[ModelCard] = ModelCard(
-        summary="Mean of the tiles' logits", paper="", attention=False, permutation_invariant=True
-    )
+    card = ModelCard(summary="Mean of the tiles' logits", paper="", attention=False, permutation_invariant=True)
 
     def pool(self, instance_logits: Tensor, bags: Bags) -> Tensor:
         """Mean over instances."""
@@ -60,7 +58,7 @@ class Mean(_InstanceClassifier):
 class Max(_InstanceClassifier):
     """Maximum of the tiles' logits, each class by itself; it learns from at most C tiles a bag and step."""
 
-    card: ClassVar[ModelCard] = ModelCard(
+    card = ModelCard(
         summary="Maximum of the tiles' logits, class by class", paper="", attention=False, permutation_invariant=True
     )
 

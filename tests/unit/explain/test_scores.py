@@ -13,7 +13,7 @@ import torch
 from pathpipe.errors import StoreError
 from pathpipe.explain.scores import slide_scores
 from pathpipe.mil.bag import Bag, Bags
-from pathpipe.mil.registry import build_model
+from pathpipe.mil.registry import Recipe, build_model
 from pathpipe.provenance import Provenance
 from pathpipe.store.features import Features
 from pathpipe.tasks.classification import ClassificationTask
@@ -38,7 +38,7 @@ PLAN = ReadPlan(
 
 def _checkpoint(model: str, seed: int) -> Checkpoint:
     torch.manual_seed(seed)
-    built = build_model(model, 6, 3, {"hidden": 9})
+    built = build_model(Recipe(model, {"hidden": 9}), 6, 3)
     return Checkpoint(
         model=model,
         options=built.options.model_dump(mode="json"),
@@ -68,7 +68,7 @@ def _outputs(model: str, features: Features, seeds: range) -> list[tuple[np.ndar
     outputs = []
     for seed in seeds:
         torch.manual_seed(seed)
-        built = build_model(model, 6, 3, {"hidden": 9}).eval()
+        built = build_model(Recipe(model, {"hidden": 9}), 6, 3).eval()
         with torch.no_grad():
             output = built(Bags.pack([Bag(features.features.astype(np.float32))]))
         logits = output.logits[0].double()

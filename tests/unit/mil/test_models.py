@@ -10,7 +10,7 @@ from pathpipe.errors import SettingsError
 from pathpipe.mil.bag import Bag, Bags
 from pathpipe.mil.models.abmil import Abmil, GatedAbmil
 from pathpipe.mil.models.mean_max import Max, Mean
-from pathpipe.mil.registry import MODELS, build_model
+from pathpipe.mil.registry import MODELS, Recipe, build_model
 from pathpipe.testing.bags import random_bag
 
 ATTENTION = ["abmil", "gated-abmil"]
@@ -22,13 +22,13 @@ ATTENTION = ["abmil", "gated-abmil"]
     [("mean", 525_826), ("max", 525_826), ("abmil", 591_619), ("gated-abmil", 657_283)],
 )
 def test_parameter_counts(name: str, parameters: int) -> None:
-    assert sum(p.numel() for p in build_model(name, 1024, 2, {}).parameters()) == parameters
+    assert sum(p.numel() for p in build_model(Recipe(name), 1024, 2).parameters()) == parameters
 
 
 @pytest.mark.parametrize("name", MODELS.names())
 def test_initial_weights_are_xavier_normal_with_zero_biases(name: str) -> None:
     torch.manual_seed(0)
-    for module in build_model(name, 1024, 2, {}).modules():
+    for module in build_model(Recipe(name), 1024, 2).modules():
         if isinstance(module, nn.Linear):
             assert not module.bias.any()
             if module.weight.numel() > 1000:
@@ -97,15 +97,18 @@ def test_max_takes_each_class_by_itself() -> None:
 
 @pytest.mark.parametrize("name", MODELS.names())
 def test_options_move_the_model(name: str) -> None:
-    model = build_model(name, 6, 2, {"hidden": 5, "dropout": 0.5})
+    model = build_model(Recipe(name, {"hidden": 5, "dropout": 0.5}), 6, 2)
     assert next(m.out_features for m in model.modules() if isinstance(m, nn.Linear)) == 5
     assert [m.p for m in model.modules() if isinstance(m, nn.Dropout)] == [0.5]
     if name in ATTENTION:
-        assert build_model(name, 6, 2, {"attention_dim": 7}).get_parameter("attend.score.weight").shape == (1, 7)
+        assert build_model(Recipe(name, {"attention_dim": 7}), 6, 2).get_parameter("attend.score.weight").shape == (
+            1,
+            7,
+        )
 
 
 def test_names_lead_to_their_classes() -> None:
-    kinds = {name: type(build_model(name, 4, 2, {})) for name in MODELS.names()}
+    kinds = {name: type(build_model(Recipe(name), 4, 2)) for name in MODELS.names()}
     assert kinds == {"mean": Mean, "max": Max, "abmil": Abmil, "gated-abmil": GatedAbmil}
 
 
@@ -120,18 +123,18 @@ def test_names_lead_to_their_classes() -> None:
 )
 def test_refuses_unknown_models_and_options(name: str, options: dict, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
-        build_model(name, 4, 2, options)
+        build_model(Recipe(name, options), 4, 2)
 
 
 def test_refuses_a_plugin_that_is_no_model(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(MODELS.builtin, "odd", "torch.nn:Linear")
     with pytest.raises(SettingsError, match="`odd` of pathpipe is not a MILModule"):
-        build_model("odd", 4, 2, {})
+        build_model(Recipe("odd"), 4, 2)
 
 
 def _build(name: str, outputs: int = 2) -> nn.Module:
     torch.manual_seed(0)
-    model = build_model(name, 6, outputs, {"hidden": 16}).eval()
+    model = build_model(Recipe(name, {"hidden": 16}), 6, outputs).eval()
     with torch.no_grad():
         for parameter in model.parameters():
             if parameter.ndim == 1:

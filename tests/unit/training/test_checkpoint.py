@@ -13,7 +13,7 @@ import torch
 
 from pathpipe.errors import StoreError
 from pathpipe.mil.bag import Bags
-from pathpipe.mil.registry import MODELS, build_model
+from pathpipe.mil.registry import MODELS, Recipe, build_model
 from pathpipe.tasks.classification import ClassificationTask
 from pathpipe.testing.bags import random_bag
 from pathpipe.training.checkpoint import Checkpoint, load_checkpoint
@@ -24,7 +24,7 @@ ENCODER = {"name": "uni", "revision": "1", "weights_sha256": "ab" * 32, "transfo
 
 def _checkpoint(name: str = "gated-abmil") -> Checkpoint:
     torch.manual_seed(0)
-    model = build_model(name, 6, 3, {"hidden": 9})
+    model = build_model(Recipe(name, {"hidden": 9}), 6, 3)
     return Checkpoint(
         model=name,
         options=model.options.model_dump(mode="json"),
@@ -55,7 +55,7 @@ def test_round_trip(name: str, tmp_path: Path) -> None:
         else:
             assert one == other
     assert after.load_task() == TASK
-    model = build_model(name, 6, 3, {"hidden": 9}).eval()
+    model = build_model(Recipe(name, {"hidden": 9}), 6, 3).eval()
     model.load_state_dict(dict(before.state))
     batch = Bags.pack([random_bag(5, 6)])
     rebuilt = after.build()

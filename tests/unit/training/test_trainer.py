@@ -44,7 +44,7 @@ def _state(trained: TrainedFold) -> dict[str, Tensor]:
 class Recorder(MILModule):
     """A linear model that writes down what the trainer does to it."""
 
-    card: ClassVar[ModelCard] = ModelCard("", "", attention=False, permutation_invariant=True)
+    card = ModelCard("", "", attention=False, permutation_invariant=True)
     calls: ClassVar[list[Any]] = []
     extra: ClassVar[float] = 0.0
 
