@@ -76,5 +76,7 @@ class Pooled(torch.nn.Module):
         first, patches = tokens[:, 0], tokens[:, network.num_prefix_tokens :]
         if self.pooling == "cls":
             return first
+        if self.pooling == "tokens":
+            return patches.flatten(1)
         mean = patches.mean(dim=1)
         return mean if self.pooling == "mean" else torch.cat([first, mean], dim=-1)

@@ -43,6 +43,11 @@ def encoder_record(name: str, weights: str | None = None) -> EncoderRecord:
         return _builtin()[name]
     if is_file_encoder(name):
         return file_record(name, weights)
+    if "@" in name:
+        from pathpipe.encoders.pooling import pooled_otherwise  # needs torch, which a list of names doesn't
+
+        base, _, pooling = name.rpartition("@")
+        return pooled_otherwise(encoder_record(base), pooling)
     if name.startswith(TIMM):
         return _timm_record(name)
     if name in PLUGINS:

@@ -13,9 +13,10 @@ from pathpipe.clock import Clock
 from pathpipe.fingerprint import fingerprint
 
 Rgb = tuple[float, float, float]
-# cls: class token; mean: mean of the patch tokens; cls+mean: both, concatenated; network: as the network itself pools.
+# cls: class token; mean: mean of the patch tokens; cls+mean: both, concatenated; tokens: the patch tokens, one after the
+# other; network: as the network itself pools.
 # Register tokens are never part of a mean.
-Pooling = Literal["cls", "mean", "cls+mean", "network"]
+Pooling = Literal["cls", "mean", "cls+mean", "tokens", "network"]
 
 
 class WeightsSource(BaseModel):
@@ -85,6 +86,11 @@ class EncoderRecord(BaseModel):
         if self.resize_px is not None and self.resize_px < self.input_px:
             raise ValueError("resize_px must not be smaller than input_px")
         return self
+
+    @property
+    def published(self) -> str:
+        """The name its weights go by, whatever the pooling."""
+        return self.name.partition("@")[0]
 
     @property
     def transform(self) -> str:

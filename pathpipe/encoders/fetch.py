@@ -89,7 +89,7 @@ def in_weights_dir(record: EncoderRecord) -> Path | None:
     if not folder:
         return None
     name = Path(record.weights.file).name if record.weights.file else None
-    own = Path(folder).expanduser() / safe_name(record.name)
+    own = Path(folder).expanduser() / safe_name(record.published)
     if name and (own / name).is_file():
         return own / name
     inside = [path for path in _files(own) if path.suffix in SUFFIXES]
@@ -149,7 +149,7 @@ def how_to_get(record: EncoderRecord) -> str:
         if record.gated
         else ""
     )
-    return f"{gate}`pathpipe encoders pull {record.name}` fetches them; {_by_hand(record)}"
+    return f"{gate}`pathpipe encoders pull {record.published}` fetches them; {_by_hand(record)}"
 
 
 def _in_package(package: str, file: str) -> Path:
@@ -216,7 +216,7 @@ def _own_cache(record: EncoderRecord) -> Path | None:
     if record.weights.url is None:
         return None
     folder = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(folder) / "pathpipe" / "weights" / safe_name(record.name) / str(record.weights.file)
+    return Path(folder) / "pathpipe" / "weights" / safe_name(record.published) / str(record.weights.file)
 
 
 def _files(folder: Path) -> Iterable[Path]:
@@ -239,7 +239,7 @@ def _by_hand(record: EncoderRecord) -> str:
 
 
 def _or_folder(record: EncoderRecord) -> str:
-    return f", or put it into a folder {safe_name(record.name)}/ of ${WEIGHTS_DIR}"
+    return f", or put it into a folder {safe_name(record.published)}/ of ${WEIGHTS_DIR}"
 
 
 def _licence(record: EncoderRecord) -> str:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import ndtr, ndtri
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from pathpipe.evaluation.arrays import Floats, Ints, ones, ratio
+
 Counts = npt.NDArray[np.unsignedinteger]
+Method = Literal["percentile", "bca"]
+Metric = Callable[[Floats], Floats]
 _CHUNK_BYTES = 64 << 20
 
 
@@ -33,14 +37,31 @@ class Interval:
     note: str | None = None
 
 
+@dataclass(frozen=True)
+class Band:
+    """Numbers along an axis, e.g. thresholds or times, each with its own interval.
+
+    Attributes:
+        value: (T,) on the data as they are; NaN where undefined.
+        low: (T,).
+        high: (T,).
+        draws: (T,) draws in which each number was defined.
+    """
+
+    value: Floats
+    low: Floats
+    high: Floats
+    draws: Ints
+
+
 def draw_weights(strata: Ints, draws: int, seed: int) -> Counts:
     """How often each patient is drawn.
 
-    Patients are drawn with replacement within their stratum (the true class), so every draw has the classes of the data
-    in the same numbers.
+    Patients are drawn with replacement within their stratum (the true class; for survival whether the event was seen),
+    so every draw has the strata of the data in the same numbers.
 
     Args:
-        strata: (P,) stratum of each patient.
+        strata: (P,) stratum of each patient; all equal for a measured target.
 
     Returns:
         (draws, P) counts, as the smallest unsigned integers that hold them.
@@ -59,25 +80,110 @@ def draw_weights(strata: Ints, draws: int, seed: int) -> Counts:
     return weights
 
 
-def interval(metric: Callable[[Floats], Floats], weights: Counts, confidence: float) -> Interval:
-    """Percentile interval of a metric.
+def interval(
+    metric: Metric,
+    weights: Counts,
+    confidence: float,
+    *,
+    method: Method = "percentile",
+    strata: Ints | None = None,
+    undefined: str = "a class is absent",
+) -> Interval:
+    """Bootstrap interval of a metric.
 
     Args:
         metric: (K, P) weights -> (K,) values.
         weights: (draws, P) of `draw_weights`.
+        method: `percentile`, or `bca`: corrected for bias and for an error that changes with the value. Where BCa is
+            undefined (a number at its limit in all draws, a patient without whom there is no number) the interval is
+            by percentiles and `note` says so.
+        strata: (P,) those the weights were drawn within; BCa takes its acceleration over them.
+        undefined: What to say where the metric is NaN.
+
+    Reference: Efron (1987), JASA 82, 171-185; Efron & Tibshirani (1993), eq. 14.10, 14.14-15 and, for several samples,
+    DiCiccio & Efron (1996), Statistical Science 11, 189-228.
     """
-    value = float(metric(np.ones((1, weights.shape[1])))[0])
-    step = _draws_per_chunk(weights.shape[1])
-    values = np.concatenate([metric(weights[at : at + step].astype(np.float64)) for at in range(0, len(weights), step)])
+    value = float(metric(ones(weights.shape[1]))[0])
+    values = in_chunks(metric, weights)
     values = values[np.isfinite(values)]
     if not np.isfinite(value) or len(values) == 0:
-        return Interval(float("nan"), float("nan"), float("nan"), len(values), "a class is absent")
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(values, [tail, 1 - tail])
-    note = None
-    if low == high:
+        nan = float("nan")
+        return Interval(nan, nan, nan, len(values), undefined)
+    tails, note = _tails(confidence), None
+    if values.min() == values.max():
         note = "every draw gives the same value: the interval only says that these patients are all alike to it"
+    elif method == "bca":
+        corrected = _bca_tails(metric, value, values, tails, strata, weights.shape[1])
+        if isinstance(corrected, str):
+            note = f"BCa is undefined ({corrected}): the interval is by percentiles"
+        else:
+            tails = corrected
+    low, high = np.quantile(values, tails)
     return Interval(value, float(low), float(high), len(values), note)
+
+
+def band(metric: Metric, weights: Counts, confidence: float) -> Band:
+    """Percentile intervals, point by point, of a metric that gives (K, T) values."""
+    value = metric(ones(weights.shape[1]))[0]
+    values = in_chunks(metric, weights)
+    fine = np.isfinite(values) & np.isfinite(value)
+    bounds = np.full((2, len(value)), np.nan)
+    for at in np.flatnonzero(fine.any(axis=0)):
+        bounds[:, at] = np.quantile(values[fine[:, at], at], _tails(confidence))
+    return Band(value, bounds[0], bounds[1], fine.sum(axis=0))
+
+
+def in_chunks(metric: Metric, weights: Counts) -> Floats:
+    """The metric of every draw, some draws at a time."""
+    step = _draws_per_chunk(weights.shape[1])
+    parts = [metric(weights[at : at + step].astype(np.float64)) for at in range(0, len(weights), step)]
+    return np.concatenate(parts) if parts else np.zeros(0)
+
+
+def jackknife(metric: Metric, patients: int) -> Floats:
+    """(P,) the metric without each patient in turn; NaN where it needs that patient."""
+    step = _draws_per_chunk(patients)
+    parts = []
+    for at in range(0, patients, step):
+        without = np.ones((min(step, patients - at), patients))
+        without[np.arange(len(without)), at + np.arange(len(without))] = 0
+        parts.append(metric(without))
+    return np.concatenate(parts)
+
+
+def _tails(confidence: float) -> Floats:
+    if not 0 < confidence < 1:
+        raise ValueError(f"the confidence must lie between 0 and 1, not {confidence}")
+    return np.array([(1 - confidence) / 2, (1 + confidence) / 2])
+
+
+def _bca_tails(
+    metric: Metric, value: float, values: Floats, tails: Floats, strata: Ints | None, patients: int
+) -> Floats | str:
+    """The quantiles of the draws to take instead of `tails`, or why there are none."""
+    below = ((values < value).mean() + (values <= value).mean()) / 2
+    if below in (0, 1):
+        return "all draws lie on one side of the value"
+    alone = jackknife(metric, patients)
+    if not np.isfinite(alone).all():
+        return "without one of the patients there is no value"
+    acceleration = _acceleration(alone, np.zeros(patients, np.int64) if strata is None else strata)
+    if not np.isfinite(acceleration):
+        return "no patient alone changes the value"
+    bias = ndtri(below)
+    shifted = bias + ndtri(tails)
+    if (acceleration * shifted >= 1).any():
+        return "the acceleration is too large"
+    return np.asarray(ndtr(bias + shifted / (1 - acceleration * shifted)))
+
+
+def _acceleration(alone: Floats, strata: Ints) -> float:
+    cubes = squares = 0.0
+    for stratum in np.unique(strata):
+        part = alone[strata == stratum]
+        influence = (part.mean() - part) * (len(part) - 1) / len(part)
+        cubes, squares = cubes + float(np.sum(influence**3)), squares + float(np.sum(influence**2))
+    return float(ratio(cubes, 6 * squares**1.5)) if squares > 1e-28 * len(alone) else float("nan")
 
 
 def _draws_per_chunk(patients: int) -> int:

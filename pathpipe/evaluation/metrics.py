@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Binary = Callable[[npt.NDArray[np.bool_], Floats, Floats], Floats]
+from pathpipe.evaluation.arrays import Bools, Floats, Ints, ratio, tie_groups
+
+Binary = Callable[[Bools, Floats, Floats], Floats]
 
 
 def auroc(targets: Ints, probabilities: Floats, weights: Floats) -> Floats:
@@ -36,19 +35,30 @@ def _mean_over_classes(one: Binary, targets: Ints, probabilities: Floats, weight
     return np.asarray(np.mean(values, axis=0))
 
 
-def _auroc_binary(positive: npt.NDArray[np.bool_], score: Floats, weights: Floats) -> Floats:
+def _auroc_binary(positive: Bools, score: Floats, weights: Floats) -> Floats:
+    return mann_whitney(weights * positive, weights * ~positive, score)
+
+
+def mann_whitney(cases: Floats, controls: Floats, score: Floats) -> Floats:
+    """Weighted share of pairs of a case and a control in which the case scores higher; ties count half.
+
+    Args:
+        cases: (K, P) weight of each patient as a case; 0 for who is none.
+        controls: (K, P) weight as a control.
+        score: (P,).
+
+    Returns:
+        (K,); NaN where there is no pair.
+    """
     order = np.argsort(score, kind="stable")
-    score, positive, weights = score[order], positive[order], weights[:, order]
-    w_pos, w_neg = weights * positive, weights * ~positive
-    starts = np.flatnonzero(np.r_[True, score[1:] != score[:-1]])  # one group per distinct score
-    pos, neg = np.add.reduceat(w_pos, starts, axis=1), np.add.reduceat(w_neg, starts, axis=1)  # (K, G)
+    starts, _ = tie_groups(score[order])
+    pos = np.add.reduceat(cases[:, order], starts, axis=1)  # (K, G), one column per distinct score
+    neg = np.add.reduceat(controls[:, order], starts, axis=1)
     below = np.cumsum(neg, axis=1) - neg
-    wins = (pos * (below + neg / 2)).sum(axis=1)
-    pairs = w_pos.sum(axis=1) * w_neg.sum(axis=1)
-    return _ratio(wins, pairs)
+    return ratio((pos * (below + neg / 2)).sum(axis=1), cases.sum(axis=1) * controls.sum(axis=1))
 
 
-def _average_precision(positive: npt.NDArray[np.bool_], score: Floats, weights: Floats) -> Floats:
+def _average_precision(positive: Bools, score: Floats, weights: Floats) -> Floats:
     order = np.argsort(-score, kind="stable")
     score, positive, weights = score[order], positive[order], weights[:, order]
     starts = np.flatnonzero(np.r_[True, score[1:] != score[:-1]])
@@ -56,18 +66,18 @@ def _average_precision(positive: npt.NDArray[np.bool_], score: Floats, weights: 
     taken = np.cumsum(np.add.reduceat(weights, starts, axis=1), axis=1)
     found = np.cumsum(hits, axis=1)
     precision = np.divide(found, taken, out=np.zeros_like(found), where=taken > 0)
-    return _ratio((hits * precision).sum(axis=1), found[:, -1])
+    return ratio((hits * precision).sum(axis=1), found[:, -1])
 
 
 def accuracy(targets: Ints, predicted: Ints, weights: Floats) -> Floats:
     """Share of right predictions. `predicted` is (P,)."""
-    return _ratio(weights @ (predicted == targets), weights.sum(axis=1))
+    return ratio(weights @ (predicted == targets), weights.sum(axis=1))
 
 
 def recalls(targets: Ints, predicted: Ints, weights: Floats, classes: int) -> Floats:
     """(K, C) share of each class that is found; NaN for a class that is absent."""
     columns = [
-        _ratio(weights @ ((targets == c) & (predicted == c)), weights @ (targets == c).astype(float))
+        ratio(weights @ ((targets == c) & (predicted == c)), weights @ (targets == c).astype(float))
         for c in range(classes)
     ]
     return np.stack(columns, axis=1)
@@ -84,7 +94,7 @@ def f1_macro(targets: Ints, predicted: Ints, weights: Floats, classes: int) -> F
     for c in range(classes):
         hit = weights @ ((targets == c) & (predicted == c))
         total = weights @ (targets == c).astype(float) + weights @ (predicted == c).astype(float)
-        columns.append(_ratio(2 * hit, total))
+        columns.append(ratio(2 * hit, total))
     return np.asarray(np.mean(columns, axis=0))
 
 
@@ -96,13 +106,13 @@ def brier(targets: Ints, probabilities: Floats, weights: Floats) -> Floats:
     truth = np.eye(probabilities.shape[1])[targets]
     errors = np.square(probabilities - truth).sum(axis=1)
     errors = errors / 2 if probabilities.shape[1] == 2 else errors
-    return _ratio(weights @ errors, weights.sum(axis=1))
+    return ratio(weights @ errors, weights.sum(axis=1))
 
 
 def log_loss(targets: Ints, probabilities: Floats, weights: Floats) -> Floats:
     """Mean negative log-likelihood, nats; probabilities are kept 1e-15 away from 0."""
     likely = np.clip(probabilities[np.arange(len(targets)), targets], 1e-15, 1)
-    return _ratio(weights @ -np.log(likely), weights.sum(axis=1))
+    return ratio(weights @ -np.log(likely), weights.sum(axis=1))
 
 
 def confusion(targets: Ints, predicted: Ints, classes: int) -> Ints:
@@ -126,8 +136,3 @@ def youden_threshold(targets: Ints, score: Floats) -> float | None:
     gain = above[positive].mean(axis=0) - above[~positive].mean(axis=0)
     best = np.flatnonzero(gain >= gain.max() - 1e-12)
     return float(cuts[best[np.argmin(np.abs(cuts[best] - 0.5))]])
-
-
-def _ratio(top: Floats, bottom: Floats) -> Floats:
-    top, bottom = np.asarray(top, np.float64), np.asarray(bottom, np.float64)
-    return np.divide(top, bottom, out=np.full(top.shape, np.nan), where=bottom > 0)

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from pathpipe.settings.base import Settings, absolute
+from pathpipe.settings.split import AuditSettings, SplitSettings
 from pathpipe.settings.tiles import TileSettings
 from pathpipe.settings.train import TrainSettings
 
@@ -85,7 +86,8 @@ class ExtractSettings(Settings):
 
     encoder: str = Field(
         "efficientnet-lite0",
-        description="Encoder name (`pathpipe encoders` lists them), timm:NAME, torchscript:FILE or onnx:FILE",
+        description="Encoder name (`pathpipe encoders` lists them), timm:NAME, torchscript:FILE or onnx:FILE; "
+        "NAME@cls, @mean, @cls+mean or @tokens pool a ViT otherwise",
     )
     weights: str | None = Field(None, description="Local checkpoint: .safetensors, .pth, .pt or .bin")
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = Field("fp32", description="Arithmetic of the forward pass")
@@ -129,17 +131,6 @@ class EmbedSettings(Settings):
     """One vector a slide."""
 
     slide_encoder: str = Field("mean", description="Slide encoder (`pathpipe slide-encoders` lists them)")
-
-
-class SplitSettings(Settings):
-    """Cross-validation folds, always by patient."""
-
-    target: str = Field("label", description="Cohort column to predict")
-    folds: int = Field(5, ge=2, le=50, description="Number of folds")
-    val_fraction: float = Field(
-        0.2, gt=0, lt=1, description="Share of each fold's training patients kept for validation"
-    )
-    seed: int = Field(0, ge=0, description="Seed of the assignment")
 
 
 class EvaluateSettings(Settings):
@@ -198,6 +189,7 @@ PLACES: dict[str, set[str]] = {
     "tissue": {"mask_dir"},
     "tile": {"include", "exclude", "coords_dir"},
     "extract": {"weights", "stain_target"},
+    "split": {"test_list", "folds_from"},
 }
 
 
@@ -212,6 +204,7 @@ class RunSettings(Settings):
     extract: ExtractSettings = ExtractSettings()
     embed: EmbedSettings = EmbedSettings()
     split: SplitSettings = SplitSettings()
+    audit: AuditSettings = AuditSettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     heatmap: HeatmapSettings = HeatmapSettings()

@@ -42,6 +42,7 @@ def _checkpoint(model: str, seed: int) -> Checkpoint:
     return Checkpoint(
         model=model,
         options=built.options.model_dump(mode="json"),
+        wrappers={},
         dim_in=6,
         task=TASK.to_dict(),
         encoder=ENCODER,

@@ -28,6 +28,7 @@ def _checkpoint(name: str = "gated-abmil") -> Checkpoint:
     return Checkpoint(
         model=name,
         options=model.options.model_dump(mode="json"),
+        wrappers={},
         dim_in=6,
         task=TASK.to_dict(),
         encoder=ENCODER,
@@ -131,7 +132,7 @@ def test_refuses_a_folder(tmp_path: Path) -> None:
         ("truncated", "is not a checkpoint, or ends early"),
         ("foreign", "is not a pathpipe checkpoint"),
         ("foreign tensor", "is not a pathpipe checkpoint"),
-        ("other version", r"of version 99, this pathpipe reads version 1 .hint: use the pathpipe that wrote it .9.9"),
+        ("other version", r"of version 99, this pathpipe reads version 2 .hint: use the pathpipe that wrote it .9.9"),
         ("missing", "damaged checkpoint: encoder missing or unknown"),
         ("unknown", "damaged checkpoint: surplus missing or unknown"),
         ("gone", "there is no such checkpoint"),
