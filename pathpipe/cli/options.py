@@ -18,7 +18,13 @@ from pathpipe.settings import Layer, RunSettings
 _SHORT = {"train.model_settings": "-s"}
 # Where two sections have a field of one name, the bare option belongs to this one; the other's carries its section.
 _OWNERS = {"mpp": "tile", "seed": "split"}
-_NAMES = {"train.wrappers": "with"}  # options called otherwise than their field
+# Options called otherwise than their field.
+_NAMES = {
+    "train.wrappers": "with",
+    "split.folds_from": "from",
+    "audit.allow": "allow-leaks",
+    "audit.columns": "audit-columns",
+}
 
 
 def with_settings(*sections: str) -> Callable[[Callable[..., None]], Callable[..., None]]:

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import ndtr, ndtri
 
-from pathpipe.evaluation.arrays import Floats, Ints, ones, ratio
+from pathpipe.evaluation.arrays import Floats, Ints, ones
 
 Counts = npt.NDArray[np.unsignedinteger]
 Method = Literal["percentile", "bca"]
@@ -110,15 +110,16 @@ def interval(
         nan = float("nan")
         return Interval(nan, nan, nan, len(values), undefined)
     tails, note = _tails(confidence), None
-    if values.min() == values.max():
-        note = "every draw gives the same value: the interval only says that these patients are all alike to it"
-    elif method == "bca":
-        corrected = _bca_tails(metric, value, values, tails, strata, weights.shape[1])
+    if method == "bca":
+        among = np.zeros(weights.shape[1], np.int64) if strata is None else strata
+        corrected = _bca_tails(metric, value, values, tails, among)
         if isinstance(corrected, str):
             note = f"BCa is undefined ({corrected}): the interval is by percentiles"
         else:
             tails = corrected
     low, high = np.quantile(values, tails)
+    if low == high:
+        note = "every draw gives the same value: the interval only says that these patients are all alike to it"
     return Interval(value, float(low), float(high), len(values), note)
 
 
@@ -157,19 +158,17 @@ def _tails(confidence: float) -> Floats:
     return np.array([(1 - confidence) / 2, (1 + confidence) / 2])
 
 
-def _bca_tails(
-    metric: Metric, value: float, values: Floats, tails: Floats, strata: Ints | None, patients: int
-) -> Floats | str:
+def _bca_tails(metric: Metric, value: float, values: Floats, tails: Floats, strata: Ints) -> Floats | str:
     """The quantiles of the draws to take instead of `tails`, or why there are none."""
     below = ((values < value).mean() + (values <= value).mean()) / 2
     if below in (0, 1):
         return "all draws lie on one side of the value"
-    alone = jackknife(metric, patients)
+    alone = jackknife(metric, len(strata))
     if not np.isfinite(alone).all():
         return "without one of the patients there is no value"
-    acceleration = _acceleration(alone, np.zeros(patients, np.int64) if strata is None else strata)
-    if not np.isfinite(acceleration):
+    if np.ptp(alone) <= 1e-12 * np.abs(alone).max():
         return "no patient alone changes the value"
+    acceleration = _acceleration(alone, strata)
     bias = ndtri(below)
     shifted = bias + ndtri(tails)
     if (acceleration * shifted >= 1).any():
@@ -183,7 +182,7 @@ def _acceleration(alone: Floats, strata: Ints) -> float:
         part = alone[strata == stratum]
         influence = (part.mean() - part) * (len(part) - 1) / len(part)
         cubes, squares = cubes + float(np.sum(influence**3)), squares + float(np.sum(influence**2))
-    return float(ratio(cubes, 6 * squares**1.5)) if squares > 1e-28 * len(alone) else float("nan")
+    return cubes / (6 * squares**1.5) if squares > 0 else 0.0
 
 
 def _draws_per_chunk(patients: int) -> int:

@@ -1,6 +1,7 @@
 """The settings of every stage: one field is one YAML key and one command-line option."""
 
 from pathpipe.settings.base import Layer, Settings, merge, read_yaml, to_yaml
+from pathpipe.settings.split import AuditSettings, SplitSettings
 from pathpipe.settings.stages import (
     ENCODER_FILE_KINDS,
     PLACES,
@@ -11,7 +12,6 @@ from pathpipe.settings.stages import (
     HeatmapSettings,
     RunSettings,
     SlideSettings,
-    SplitSettings,
     TissueSettings,
 )
 from pathpipe.settings.tiles import TileSettings
@@ -20,6 +20,7 @@ from pathpipe.settings.train import TrainSettings
 __all__ = [
     "ENCODER_FILE_KINDS",
     "PLACES",
+    "AuditSettings",
     "EmbedSettings",
     "EvaluateSettings",
     "Execution",

@@ -29,8 +29,8 @@ class SplitSettings(Settings):
     )
     by_site: Literal["ignored", "preserved", "leave-one-out"] = Field(
         "ignored",
-        description="Sites: ignored; preserved: every site whole in one role, classes balanced; leave-one-out: one fold "
-        "a site, which it tests",
+        description="Sites: ignored; preserved: every site whole in one role, classes balanced; leave-one-out: a fold "
+        "tests one site",
     )
     test_column: str | None = Field(
         None, description="Cohort column that marks a fixed test set; every fold is tested on it"

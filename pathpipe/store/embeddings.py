@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pathpipe.errors import StoreError
+from pathpipe.hdf5 import new_hdf5
 from pathpipe.provenance import Provenance
 
 FORMAT, VERSION = "pathpipe-embedding", 1
@@ -62,7 +63,7 @@ def write_embedding(path: Path, embedding: Embedding) -> None:
         "empty_reason": embedding.empty_reason or "",
         "provenance": embedding.provenance.to_json(),
     }
-    with h5py.File(path, "w", libver=("v110", "v110")) as file:
+    with new_hdf5(path) as file:
         dataset = file.create_dataset("features", data=vector)
         dataset.attrs["name"] = embedding.slide_id
         dataset.attrs["savetodir"] = "."

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pathpipe.errors import StoreError
+from pathpipe.hdf5 import new_hdf5
 from pathpipe.provenance import Provenance
 from pathpipe.store.rows import RowFile
 from pathpipe.store.zarr import is_zarr, open_zarr, write_zarr_group
@@ -129,7 +130,7 @@ def write_hdf5(path: Path, whole: Features, rows: RowFile | None = None) -> None
         StoreError: As `write_features`.
     """
     refuse_misshapen(whole, path)
-    with h5py.File(path, "w", libver=("v110", "v110"), locking=False) as file:
+    with new_hdf5(path) as file:
         dataset = file.create_dataset("features", whole.features.shape, whole.features.dtype)
         first = 0
         for block in [whole.features] if rows is None else rows.blocks():

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pathpipe.errors import StoreError
+from pathpipe.hdf5 import new_hdf5
 from pathpipe.publish import publish, publish_json
 from pathpipe.store.digest import source_digest, source_state
 from pathpipe.store.features import read_features, read_header
@@ -96,7 +97,7 @@ def write_pack(files: list[Path], target: Path) -> Pack:
             kinds = f"{header.features.dtype} and {other.features.dtype}"
             raise StoreError(f"are stored as {kinds}", where=f"{first} and {path}")
     offsets = np.concatenate([[0], np.cumsum([rows for _, rows in headers.values()])]).astype(np.int64)
-    with publish(target) as partial, h5py.File(partial, "w", libver=("v110", "v110")) as file:
+    with publish(target) as partial, new_hdf5(partial) as file:
         total, dim = int(offsets[-1]), header.features.shape[1]
         features = file.create_dataset("features", (total, dim), header.features.dtype)
         coords = file.create_dataset("coords", (total, 2), np.int64)

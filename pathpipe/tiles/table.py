@@ -10,6 +10,7 @@ import h5py
 import numpy as np
 
 from pathpipe.errors import StoreError
+from pathpipe.hdf5 import new_hdf5
 from pathpipe.provenance import Provenance
 from pathpipe.tiles.attributes import SlideFacts, coords_attributes
 from pathpipe.tiles.grid import Regions, TileGrid
@@ -29,7 +30,7 @@ class TileTable:
 def write_tiles(path: Path, table: TileTable, provenance: Provenance) -> None:
     """Write a tile table; equal tables give equal bytes."""
     grid = table.grid
-    with h5py.File(path, "w", libver=("v110", "v110"), locking=False) as file:
+    with new_hdf5(path) as file:
         coords = file.create_dataset("coords", data=grid.xy0.astype(np.int64))
         for name, value in coords_attributes(grid.plan, table.slide).items():
             coords.attrs[name] = value

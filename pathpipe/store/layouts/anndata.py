@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pathpipe.errors import StoreError
+from pathpipe.hdf5 import new_hdf5
 from pathpipe.publish import publish
 from pathpipe.store.features import Features
 from pathpipe.store.layouts.native import from_native
@@ -73,7 +74,7 @@ def write(folder: Path, whole: Features) -> list[Path]:
     if whole.regions is not None:
         columns["region"] = whole.regions.index
     refuse_to_replace(path, whole)
-    with publish(path) as partial, h5py.File(partial, "w", libver=("v110", "v110")) as file:
+    with publish(path) as partial, new_hdf5(partial) as file:
         _mark(file, "anndata", "0.1.0")
         _array(file, "X", whole.features)
         _frame(file, "obs", names, columns)

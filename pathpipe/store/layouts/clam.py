@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pathpipe.errors import StoreError
+from pathpipe.hdf5 import OLD, new_hdf5
 from pathpipe.publish import publish
 from pathpipe.store.features import UNKNOWN_SIZE, Features
 from pathpipe.store.layouts.coords import bare_places, places_at
@@ -94,9 +95,9 @@ def write(folder: Path, whole: Features) -> list[Path]:
     h5, pt = (folder / f"{kind}_files" / f"{slide_id}.{kind}" for kind in ("h5", "pt"))
     patches = folder / "patches" / f"{slide_id}.h5"
     refuse_to_replace(h5, whole)
-    with publish(patches) as partial, h5py.File(partial, "w") as file:
+    with publish(patches) as partial, new_hdf5(partial, OLD) as file:
         add_growing(file, "coords", whole.xy0).attrs.update(_tile_attributes(whole, slide_id))
-    with publish(h5) as partial, h5py.File(partial, "w", libver=("v110", "v110")) as file:
+    with publish(h5) as partial, new_hdf5(partial) as file:
         add_growing(file, "features", features)
         add_growing(file, "coords", whole.xy0.astype(np.int32))
         write_regions(file, whole.regions)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pathpipe.errors import StoreError
+from pathpipe.hdf5 import new_hdf5
 from pathpipe.publish import publish
 from pathpipe.run import safe_name
 from pathpipe.store.features import Features
@@ -138,7 +139,7 @@ def write(folder: Path, whole: Features) -> list[Path]:
     path = folder / safe_name(extractor) / f"{slide_id_of(whole)}.h5"
     width, height = side_um(whole)
     refuse_to_replace(path, whole)
-    with publish(path) as partial, h5py.File(partial, "w", libver=("v110", "v110")) as file:
+    with publish(path) as partial, new_hdf5(partial) as file:
         file["coords"] = (whole.xy0 * np.asarray(whole.plan.mpp0)).astype(np.float32)
         file["feats"] = whole.features.astype(np.float16)
         write_regions(file, whole.regions)

@@ -8,6 +8,7 @@ import h5py
 import numpy as np
 
 from pathpipe.errors import StoreError
+from pathpipe.hdf5 import OLD, new_hdf5
 from pathpipe.publish import publish
 from pathpipe.run import safe_name
 from pathpipe.store.features import Features, tile_attributes
@@ -97,9 +98,9 @@ def write(folder: Path, whole: Features) -> list[Path]:
     features = job / f"features_{safe_name(encoder)}" / f"{slide_id}.h5"
     patches = job / "patches" / f"{slide_id}_patches.h5"
     refuse_to_replace(features, whole)
-    with publish(patches) as partial, h5py.File(partial, "w") as file:
+    with publish(patches) as partial, new_hdf5(partial, OLD) as file:
         add_growing(file, "coords", whole.xy0).attrs.update(attributes)
-    with publish(features) as partial, h5py.File(partial, "w", libver=("v110", "v110")) as file:
+    with publish(features) as partial, new_hdf5(partial) as file:
         rows = add_growing(file, "features", whole.features.astype(np.float32))
         rows.attrs.update({"name": slide_id, "savetodir": ".", "encoder": encoder})
         add_growing(file, "coords", whole.xy0).attrs.update(attributes)

@@ -1,0 +1,1 @@
+"""Statistics of times that may be censored: `time` (P,) with `event` (P,) true where the event was seen."""
