@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,16 +13,15 @@ from pathpipe.cohort import SlideRow
 from pathpipe.errors import PathpipeError, SlideError
 from pathpipe.settings import RunSettings
 from pathpipe.slides.identity import series_uid, slide_fingerprint
-from pathpipe.slides.open import open_slide, refuse_unknown_reader
+from pathpipe.slides.open import open_slide
 from pathpipe.slides.resolution import resolve_mpp
 from pathpipe.slides.slide import Mpp, Slide
-from pathpipe.stages.tile import lay_grid
-from pathpipe.tiles.foreign import refuse_useless_coords
+from pathpipe.stages.tile import lay_grid, refuse_tile_settings
+from pathpipe.stages.tissue import refuse_tissue_settings
 from pathpipe.tiles.grid import TileGrid
 from pathpipe.tiles.plan import TOLERANCE, ReadPlan, plan_read
-from pathpipe.tissue.given import find_tissue, origin0, refuse_useless_folder
+from pathpipe.tissue.given import find_tissue, origin0
 from pathpipe.tissue.mask import TissueMask
-from pathpipe.tissue.method import tissue_method
 from pathpipe.tissue.rois import read_rois
 
 SAMPLE = 16  # tiles in a row that a probe reads of one slide
@@ -97,17 +95,8 @@ def refuse_settings(slide_ids: Sequence[str], settings: RunSettings) -> None:
     Raises:
         SettingsError: A name or option that doesn't exist, or a folder that holds nothing for this cohort.
     """
-    refuse_unknown_reader(settings.slide.reader)
-    tissue_method(settings.tissue.method, settings.tissue.method_settings)
-    tile = settings.tile
-    for option, folder in (
-        ("mask-dir", settings.tissue.mask_dir),
-        ("include", tile.include),
-        ("exclude", tile.exclude),
-    ):
-        refuse_useless_folder(folder, f"--{option}", slide_ids, made=False)
-    if tile.coords_dir is not None:
-        refuse_useless_coords(Path(tile.coords_dir), slide_ids)
+    refuse_tissue_settings(slide_ids, settings, made=False)
+    refuse_tile_settings(slide_ids, settings, made=False)
 
 
 def plan_slide(row: SlideRow, settings: RunSettings) -> SlidePlan:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -97,9 +98,20 @@ def _draw(job: Job, slide: Slide, mask: TissueMask, grid: TileGrid, rois: Rois |
 
 
 def preflight(run: Run, settings: RunSettings) -> None:
-    """Folders of regions are there and hold some for this cohort."""
+    """Refuse what would fail every slide that is still to be done."""
     slides = [slide.slide_id for slide in run.cohort.slides]
-    made = all(run.tiles(slide_id).exists() for slide_id in slides)
+    refuse_tile_settings(slides, settings, made=all(run.tiles(slide_id).exists() for slide_id in slides))
+
+
+def refuse_tile_settings(slides: Sequence[str], settings: RunSettings, made: bool) -> None:
+    """Folders of regions and coordinates are there and hold some for this cohort.
+
+    Args:
+        made: Whether nothing is left to do.
+
+    Raises:
+        SettingsError: They aren't.
+    """
     refuse_useless_folder(settings.tile.include, "--include", slides, made)
     refuse_useless_folder(settings.tile.exclude, "--exclude", slides, made)
     if settings.tile.coords_dir is not None and not made:

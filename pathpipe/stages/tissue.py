@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from pathpipe.errors import MissingError
@@ -66,10 +67,21 @@ def _made(mask: TissueMask) -> Made:
 
 
 def preflight(run: Run, settings: RunSettings) -> None:
-    """Reader and way of finding tissue are there and can do it; a folder of outlines holds some for this cohort."""
-    method = tissue_method(settings.tissue.method, settings.tissue.method_settings)
+    """Refuse what would fail every slide that is still to be done."""
     slides = [slide.slide_id for slide in run.cohort.slides]
-    made = all(run.tissue(slide_id).exists() for slide_id in slides)
+    refuse_tissue_settings(slides, settings, made=all(run.tissue(slide_id).exists() for slide_id in slides))
+
+
+def refuse_tissue_settings(slides: Sequence[str], settings: RunSettings, made: bool) -> None:
+    """Reader and way of finding tissue are there and can do it; a folder of outlines holds some for this cohort.
+
+    Args:
+        made: Whether nothing is left to do, so that only names have to be right.
+
+    Raises:
+        SettingsError: They aren't.
+    """
+    method = tissue_method(settings.tissue.method, settings.tissue.method_settings)
     if not made:
         refuse_unknown_reader(settings.slide.reader)
         method.preflight(settings.tissue.mpp)

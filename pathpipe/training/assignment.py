@@ -89,7 +89,7 @@ def stratify_iteratively(labels: npt.NDArray[np.bool_], shares: Floats, rng: np.
     return fold
 
 
-def assign_units(counts: Ints, shares: Floats, rng: np.random.Generator) -> Assigned:
+def assign_units(counts: Ints, sizes: Ints, shares: Floats, rng: np.random.Generator) -> Assigned:
     """Distribute units that stay whole so that every fold has its share of each stratum, and at least one unit.
 
     The folds minimise `cost_of`. Small cases are solved exactly by an integer programme; where it is too large, or its
@@ -97,6 +97,7 @@ def assign_units(counts: Ints, shares: Floats, rng: np.random.Generator) -> Assi
 
     Args:
         counts: (U, S) patients of each unit by stratum; at least as many units as folds.
+        sizes: (U,) patients of each unit, which are spread evenly too.
         shares: (F,) share of the patients each fold should have; they add up to 1.
 
     Reference: Howard et al. (2021), The impact of site-specific digital histology signatures on deep learning model
@@ -105,8 +106,8 @@ def assign_units(counts: Ints, shares: Floats, rng: np.random.Generator) -> Assi
     """
     # Ties are broken by the seed; large units first, as both searches want them.
     order = rng.permutation(len(counts))
-    order = order[np.argsort(-counts[order].sum(axis=1), kind="stable")]
-    padded = np.column_stack([counts[order], counts[order].sum(axis=1)])
+    order = order[np.argsort(-sizes[order], kind="stable")]
+    padded = np.column_stack([counts[order], sizes[order]])
     fold = _improved(padded, _greedy(padded, shares), shares)
     optimal = False
     if padded.shape[0] * len(shares) <= _CELLS:

@@ -123,9 +123,7 @@ def holds(text: str, patient: str, column: str) -> bool:
     return plain in _TRUE
 
 
-def time_and_event(
-    spec: TargetSpec, known: Mapping[str, Sequence[str]]
-) -> tuple[dict[str, float], dict[str, bool]]:
+def time_and_event(spec: TargetSpec, known: Mapping[str, Sequence[str]]) -> tuple[dict[str, float], dict[str, bool]]:
     """Times, and whether the event was seen, of a survival target's patients.
 
     Raises:
@@ -160,7 +158,10 @@ def _binned(numbers: Mapping[str, float], least: int, most: int) -> dict[str, st
 def _multilabel(spec: TargetSpec, values: Mapping[str, Sequence[str]]) -> Strata:
     patients = tuple(sorted(values))
     rows = [
-        [text != "" and holds(text, patient, column) for text, column in zip(values[patient], spec.columns, strict=True)]
+        [
+            text != "" and holds(text, patient, column)
+            for text, column in zip(values[patient], spec.columns, strict=True)
+        ]
         for patient in patients
     ]
     members = np.array(rows, bool).reshape(len(patients), len(spec.columns))

@@ -1,0 +1,247 @@
+"""Folds: the roles of patients, made from strata, bonds and settings; the same whatever the order of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pathpipe.errors import CohortError
+from pathpipe.settings import SplitSettings
+from pathpipe.training.assignment import Assigned, assign_units, deal, stratify_iteratively
+from pathpipe.training.bonds import Bonds, Units
+from pathpipe.training.splits import Row, Splits
+from pathpipe.training.strata import UNLABELLED, Strata
+
+Ints = npt.NDArray[np.int64]
+# Streams of random numbers, apart from each other and from the dealing's, whose seeds have two words.
+_TEST, _VAL, _INNER = 1, 2, 3
+
+
+@dataclass(frozen=True, eq=False)
+class Planned:
+    """Folds and how they came out.
+
+    Attributes:
+        splits: The folds.
+        evenness: Where groups or sites stay whole, how even that leaves the test folds; else None.
+        notes: What a reader of results should know, a sentence each.
+    """
+
+    splits: Splits
+    evenness: Assigned | None
+    notes: tuple[str, ...]
+
+
+def make_splits(labels: Mapping[str, str], settings: SplitSettings) -> Splits:
+    """Cross-validation folds of classes: every patient is tested exactly once.
+
+    In each fold a class has its share of test patients, within one patient, and `val_fraction` of the others
+    validate, within one patient and, as long as two are left, at least one. The order of `labels` doesn't matter.
+
+    Args:
+        labels: patient_id -> class.
+
+    Raises:
+        CohortError: One class only, or a class with fewer patients than folds.
+    """
+    return plan_folds(Strata.of_labels(labels), settings, Bonds()).splits
+
+
+def plan_folds(strata: Strata, settings: SplitSettings, bonds: Bonds) -> Planned:
+    """Roles of all patients in all folds.
+
+    - As a rule every patient is tested in one fold, and `val_fraction` of the others validate.
+    - With a fixed test set each fold tests all of it. One fold is a plain hold-out; of several, fold i validates on the
+      i-th part of the other patients. What their models predict of a test patient is averaged in evaluation.
+    - Sites preserved: a site has one role in each fold. Leave one out: a fold a site, which it tests.
+    - Groups always stay together.
+
+    Raises:
+        CohortError: Too few patients, classes, groups or sites, or a class that a fold can't train on.
+        LeakError: A fixed test set cuts through a group or site.
+    """
+    maker = _Maker(strata, settings, bonds)
+    if bonds.test is not None:
+        rows, evenness = maker.hold_out(bonds.test), None
+    elif settings.by_site == "leave-one-out":
+        rows, evenness = maker.leave_one_out(), None
+    else:
+        rows, evenness = maker.cross_validate()
+    splits = Splits.of(rows)
+    notes = _check_classes(splits, strata) if strata.classes else []
+    if settings.inner_folds:
+        splits = splits.with_inner(maker.inner(splits))
+    return Planned(splits, evenness, (*notes, *_uneven(evenness)))
+
+
+@dataclass(frozen=True, eq=False)
+class _Maker:
+    strata: Strata
+    settings: SplitSettings
+    bonds: Bonds
+
+    def cross_validate(self) -> tuple[list[Row], Assigned | None]:
+        """Every patient is tested once."""
+        units = self._units(np.ones(len(self.strata.patients), bool))
+        if units.single:
+            _refuse_small(self.strata, self.settings)
+        else:
+            units.refuse_large(self.settings.folds)
+        even = np.full(self.settings.folds, 1 / self.settings.folds)
+        tested, evenness = self._parts(self.strata, units, even, _TEST)
+        return self._rows(tested), evenness
+
+    def leave_one_out(self) -> list[Row]:
+        """Each site is tested once; what is left to train and validate on may share sites."""
+        sites = self.bonds.units(self.strata.patients, sites=True)
+        if sites.count < 2:
+            raise CohortError("there is one site only, so none can be left out", where="column `site`")
+        return self._rows(sites.of)
+
+    def hold_out(self, test: frozenset[str]) -> list[Row]:
+        """One test set for all folds."""
+        patients, folds = self.strata.patients, self.settings.folds
+        tested = np.array([patient in test for patient in patients], bool)
+        if tested.all() or not tested.any():
+            raise CohortError(f"{int(tested.sum())} of {len(tested)} labelled patients are in the fixed test set")
+        self._units(np.ones(len(tested), bool)).refuse_cut(tested)
+        if folds == 1:
+            return self._rows(np.where(tested, 0, -1).astype(np.int64))
+        others = self.strata.take(~tested)
+        units = self._units(~tested)
+        if not units.single:
+            units.refuse_large(folds)
+        elif self.strata.classes:
+            _refuse_small(others, self.settings)
+        validating, _ = self._parts(others, units, np.full(folds, 1 / folds), _TEST)
+        roles = {patient: int(part) for patient, part in zip(others.patients, validating, strict=True)}
+        return [
+            (fold, patient, "test" if patient not in roles else "val" if roles[patient] == fold else "train")
+            for fold in range(folds)
+            for patient in patients
+        ]
+
+    def inner(self, splits: Splits) -> list[tuple[int, str, int]]:
+        """The inner fold of everyone a fold doesn't test."""
+        count = self.settings.inner_folds
+        found: list[tuple[int, str, int]] = []
+        for fold in splits.folds:
+            tested = set(splits.patients(fold, "test"))
+            rows = np.array([patient not in tested for patient in self.strata.patients], bool)
+            strata, units = self.strata.take(rows), self._units(rows)
+            if units.count < count:
+                raise CohortError(
+                    f"{count} inner folds need {count} patients, groups or sites; fold {fold} has {units.count} that "
+                    "it doesn't test",
+                    hint="use fewer inner folds",
+                )
+            parts, _ = self._parts(strata, units, np.full(count, 1 / count), _INNER, fold)
+            found += [(fold, patient, int(part)) for patient, part in zip(strata.patients, parts, strict=True)]
+        return found
+
+    def _units(self, rows: npt.NDArray[np.bool_]) -> Units:
+        patients = [name for name, wanted in zip(self.strata.patients, rows, strict=True) if wanted]
+        return self.bonds.units(patients, sites=self.settings.by_site == "preserved")
+
+    def _rows(self, tested: Ints) -> list[Row]:
+        """All folds, where fold i tests part i, with validation patients drawn from the others."""
+        rows: list[Row] = []
+        for fold in range(int(tested.max()) + 1):
+            others = tested != fold
+            val = self._validating(others, fold)
+            named = zip(self.strata.patients, tested, strict=True)
+            rows += [(fold, p, "test" if part == fold else "val" if p in val else "train") for p, part in named]
+        return rows
+
+    def _validating(self, others: npt.NDArray[np.bool_], fold: int) -> set[str]:
+        strata, units = self.strata.take(others), self._units(others)
+        fraction, seed = self.settings.val_fraction, self.settings.seed
+        if units.count < 2:
+            raise CohortError(
+                f"fold {fold} leaves {units.count} patient, group or site to train and validate on",
+                hint="two are needed",
+            )
+        if not units.single or not strata.exclusive:
+            part, _ = self._parts(strata, units, np.array([fraction, 1 - fraction]), _VAL, fold)
+            return {patient for patient, number in zip(strata.patients, part, strict=True) if number == 0}
+        pools = [np.flatnonzero(members) for members in strata.members.T]
+        pools = [np.random.default_rng([seed, fold, at]).permutation(pool) for at, pool in enumerate(pools)]
+        if strata.classes:
+            chosen = np.concatenate([pool[: _val_count(len(pool), fraction)] for pool in pools])
+        else:  # evenly spaced over the bins: many small ones must not each round up
+            pool = np.concatenate(pools)
+            count = min(max(1, round(fraction * len(pool))), len(pool) - 1)
+            chosen = pool[((np.arange(count) + 0.5) * len(pool) / count).astype(np.int64)]
+        return {strata.patients[place] for place in chosen}
+
+    def _parts(
+        self, strata: Strata, units: Units, shares: npt.NDArray[np.float64], stream: int, fold: int = 0
+    ) -> tuple[Ints, Assigned | None]:
+        """The part of every patient: as units, by several labels, or dealt."""
+        rng = np.random.default_rng([self.settings.seed, stream, fold, 0])
+        if not units.single:
+            counts = np.zeros((units.count, len(strata.names)), np.int64)
+            np.add.at(counts, units.of, strata.members.astype(np.int64))
+            assigned = assign_units(counts, np.bincount(units.of), shares, rng)
+            return assigned.fold[units.of], assigned
+        if not strata.exclusive:
+            return stratify_iteratively(strata.members, shares, rng), None
+        return deal(strata.members, len(shares), self.settings.seed), None
+
+
+def _val_count(patients: int, fraction: float) -> int:
+    return min(max(1, round(fraction * patients)), patients - 1)
+
+
+def _refuse_small(strata: Strata, settings: SplitSettings) -> None:
+    where, folds = f"target `{settings.target}`", settings.folds
+    if not strata.classes:
+        if len(strata.patients) < max(3, folds):
+            raise CohortError(f"{folds} folds need {max(3, folds)} patients, there are {len(strata.patients)}", where)
+        return
+    classes = {name: count for name, count in strata.counts.items() if name != UNLABELLED}
+    counts = ", ".join(f"{name}: {count}" for name, count in classes.items())
+    if len(classes) < 2:
+        raise CohortError(f"two or more classes are needed, patients by class are {counts or 'none'}", where)
+    if max(classes.values()) < 3:
+        raise CohortError(f"too few patients to train, validate and test: {counts}", where)
+    if min(classes.values()) < folds:
+        raise CohortError(
+            f"{folds} folds need {folds} patients of every class, there are {counts}",
+            where,
+            hint=f"use at most {max(2, min(classes.values()))} folds, or leave out or merge the rare class",
+        )
+
+
+def _check_classes(splits: Splits, strata: Strata) -> list[str]:
+    """What folds lack: a class to train on is refused, one to test is said."""
+    classes = [name for name in strata.names if name != UNLABELLED]
+    if len(classes) < 2:
+        raise CohortError(f"two or more classes are needed, there is {', '.join(classes) or 'none'}")
+    row = {patient: number for number, patient in enumerate(strata.patients)}
+    notes = []
+    for fold in splits.folds:
+        for role in ("train", "test"):
+            present = strata.members[[row[patient] for patient in splits.patients(fold, role)]].any(axis=0)
+            absent = [name for name, here in zip(strata.names, present, strict=True) if not here and name in classes]
+            if absent and role == "train":
+                raise CohortError(
+                    f"fold {fold} has no patient of class `{absent[0]}` to train on",
+                    hint="use fewer folds, let sites or groups be parted, or leave out the rare class",
+                )
+            if absent:
+                notes.append(f"fold {fold} tests no patient of class {', '.join(f'`{name}`' for name in absent)}")
+    return notes
+
+
+def _uneven(evenness: Assigned | None) -> list[str]:
+    if evenness is None:
+        return []
+    best = "no folds are more even" if evenness.optimal else "the search was stopped before that was proved the best"
+    return [
+        f"groups or sites stay whole: a fold tests up to {evenness.deviation:.3g} patients of a stratum too many or too "
+        f"few; {best}"
+    ]
