@@ -87,16 +87,30 @@ class Cohort:
         """slide_id -> patient_id."""
         return {slide.slide_id: slide.patient_id for slide in self.slides}
 
+    def values(self, column: str) -> dict[str, str]:
+        """slide_id -> text of one column, `site` or any that isn't the table's own.
+
+        Raises:
+            CohortError: The column is missing.
+        """
+        if column == "site":
+            return {slide.slide_id: slide.site or "" for slide in self.slides}
+        self._refuse_unknown(column)
+        return {slide.slide_id: (slide.labels or {})[column] for slide in self.slides}
+
+    def _refuse_unknown(self, column: str) -> None:
+        known = sorted({name for slide in self.slides for name in slide.labels or {}})
+        if column not in known:
+            hint = suggest(column, known) if known else "add a label column to the cohort table"
+            raise CohortError(f"the cohort has no column `{column}`", hint=hint)
+
     def labels_by_patient(self, column: str) -> dict[str, str]:
         """patient_id -> label, patients without one left out.
 
         Raises:
             CohortError: The column is missing or empty, or a patient's slides disagree.
         """
-        known = sorted({name for slide in self.slides for name in slide.labels or {}})
-        if column not in known:
-            hint = suggest(column, known) if known else "add a label column to the cohort table"
-            raise CohortError(f"the cohort has no column `{column}`", hint=hint)
+        self._refuse_unknown(column)
         labels: dict[str, str] = {}
         for slide in self.slides:
             label = (slide.labels or {})[column]

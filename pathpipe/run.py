@@ -144,6 +144,10 @@ class Run:
         """Folder of one split: splits.csv and its provenance."""
         return self.folder / "splits" / name
 
+    def audit(self, name: str) -> Path:
+        """Folder of one audit: audit.json, audit.txt."""
+        return self.folder / "audit" / name
+
     def train(self, name: str) -> Path:
         """Folder of one trained model: a folder a fold and seed."""
         return self.folder / "train" / name

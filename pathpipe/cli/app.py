@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 import pathpipe
-from pathpipe.cli import chain_commands, demo, doctor, encoders, listing, plan, predict, store
+from pathpipe.cli import chain_commands, demo, doctor, encoders, listing, plan, predict, store, view
 from pathpipe.errors import ExitCode, PathpipeError
 
 app = typer.Typer(
@@ -53,6 +53,7 @@ predict.register(app)
 encoders.register(app)
 listing.register(app)
 store.register(app)
+view.register(app)
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -17,7 +17,7 @@ from pathpipe.settings import Layer, RunSettings
 
 _SHORT = {"train.model_settings": "-s"}
 # Where two sections have a field of one name, the bare option belongs to this one; the other's carries its section.
-_OWNERS = {"mpp": "tile", "seed": "split"}
+_OWNERS = {"mpp": "tile", "seed": "split", "precision": "extract"}
 # Options called otherwise than their field.
 _NAMES = {
     "train.wrappers": "with",

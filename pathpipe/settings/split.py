@@ -8,7 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from pathpipe.settings.base import Settings, absolute
 
-LeakKind = Literal["patient-overlap", "same-patient", "same-file", "near-duplicate"]
+LeakKind = Literal["same-patient", "same-file", "near-duplicate"]
 
 
 class SplitSettings(Settings):
@@ -87,7 +87,7 @@ class AuditSettings(Settings):
     )
     allow: list[LeakKind] = Field(
         default_factory=list,
-        description="Leaks to train in spite of: patient-overlap, same-patient, same-file, near-duplicate",
+        description="Leaks to train in spite of: same-patient, same-file, near-duplicate",
     )
 
     @field_validator("columns")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from pathpipe.settings.base import Settings
 
@@ -24,15 +24,40 @@ class TrainSettings(Settings):
         "(`pathpipe models` lists them)",
     )
     epochs: int = Field(40, ge=1, description="Largest number of epochs")
-    patience: int = Field(10, ge=1, description="Stop after this many epochs without a better validation loss")
-    lr: float = Field(2e-4, gt=0, description="Peak learning rate (AdamW, cosine decay)")
-    weight_decay: float = Field(1e-4, ge=0, description="Weight decay")
+    min_epochs: int = Field(1, ge=1, description="Epochs before training may stop early")
+    patience: int = Field(10, ge=1, description="Stop after this many epochs in which `monitor` was no better")
+    monitor: str = Field(
+        "loss", description="What chooses the epoch, on validation patients: loss, or a metric of the task, e.g. auroc"
+    )
+    optimiser: Literal["adamw", "adam", "radam", "sgd"] = Field("adamw", description="Optimiser")
+    lr: float = Field(2e-4, gt=0, description="Peak learning rate")
+    weight_decay: float = Field(1e-4, ge=0, description="Weight decay (decoupled in AdamW)")
+    momentum: float = Field(0.9, ge=0, lt=1, description="Nesterov momentum of SGD")
+    schedule: Literal["cosine", "linear", "constant"] = Field(
+        "cosine", description="Learning rate after the warm-up: falls to 0 along a cosine or a line, or stays"
+    )
     warmup_epochs: int = Field(1, ge=0, description="Epochs of linear warm-up")
-    batch_size: int = Field(4, ge=1, description="Bags per step (packed, not padded)")
+    batch_size: int = Field(4, ge=1, description="Bags per forward pass (packed, not padded)")
+    accumulate: int = Field(1, ge=1, description="Forward passes per step: their gradients are added up")
+    clip: float | None = Field(None, gt=0, description="Largest norm of a step's gradient; larger ones are scaled down")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="Arithmetic of the forward pass in training; fp16 needs a GPU"
+    )
+    balance: Literal["weights", "sampling", "none"] = Field(
+        "weights", description="Rare classes: weigh their loss, draw their bags more often, or neither"
+    )
+    average: float = Field(
+        0.0, ge=0, lt=1, description="Decay of a moving average of the weights, which then validates and predicts"
+    )
     max_instances: int | None = Field(
         None, ge=1, description="Random instances drawn from larger bags in each training step"
     )
-    class_weights: bool = Field(True, description="Weigh classes by inverse frequency in the training fold")
+    instance_dropout: float = Field(
+        0.0, ge=0, lt=1, description="Share of a bag's instances left out at random in each training step"
+    )
+    mixup: float = Field(
+        0.0, ge=0, description="Mix the features and losses of two bags of a batch, share ~ Beta(mixup, mixup) (0: never)"
+    )
     seeds: list[int] = Field(default=[0], min_length=1, description="One model a fold and seed")
 
     @field_validator("wrappers", mode="before")
@@ -45,3 +70,17 @@ class TrainSettings(Settings):
         return {
             name: options if isinstance(options, Mapping) else {"value": options} for name, options in named.items()
         }
+
+    @model_validator(mode="before")
+    @classmethod
+    def _former_names(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "class_weights" in values:
+            now = "weights" if values["class_weights"] else "none"
+            raise ValueError(f"class_weights is called balance now (weights, sampling or none): write `balance: {now}`")
+        return values
+
+    @model_validator(mode="after")
+    def _bags_to_mix_with(self) -> Self:
+        if self.mixup and self.batch_size < 2:
+            raise ValueError("mixup mixes the bags of a batch: batch_size must be at least 2")
+        return self

@@ -53,8 +53,9 @@ def units(run: Run, stage: str, settings: RunSettings) -> list[str]:
     if stage in FROM_FEATURES:  # a slide without features has been reported where it failed
         return [slide_id for slide_id in slides if run.features(settings.extract.encoder, slide_id).exists()]
     if stage == "train":
-        folds = range(settings.split.folds)
-        return [fold_key(fold, seed) for fold in folds for seed in settings.train.seeds]
+        from pathpipe.stages.split import read_splits  # what a split is made of must not slow `pathpipe tile` down
+
+        return [fold_key(fold, seed) for fold in read_splits(run, settings).folds for seed in settings.train.seeds]
     return [COHORT]
 
 

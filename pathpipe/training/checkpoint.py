@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import pickle
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,8 +14,8 @@ import pathpipe
 from pathpipe.errors import StoreError
 from pathpipe.mil.model import MILModule
 from pathpipe.mil.registry import Recipe, build_model, recipe_of
-from pathpipe.publish import publish
 from pathpipe.tasks.task import Task, task_from_dict
+from pathpipe.training.archive import read_archive, write_archive
 from pathpipe.training.trainer import TrainedFold
 
 FORMAT = "pathpipe-checkpoint"
@@ -85,11 +82,7 @@ class Checkpoint:
     def save(self, path: Path) -> None:
         """Write it; equal checkpoints give equal bytes."""
         content = {field.name: getattr(self, field.name) for field in fields(self)}
-        # To memory first: torch names the archive inside after the file, and that would be the partial's random name.
-        buffer = io.BytesIO()
-        torch.save({"format": FORMAT, "version": VERSION, **content}, buffer)
-        with publish(path) as partial:
-            partial.write_bytes(buffer.getbuffer())
+        write_archive(path, {"format": FORMAT, "version": VERSION, **content})
 
     def build(self) -> MILModule:
         """The model with its weights, in evaluation mode.
@@ -135,7 +128,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     Raises:
         StoreError: There is no such file, or it is damaged, foreign, unsafe or of another version.
     """
-    content = _read(path)
+    content = read_archive(path)
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise StoreError("is not a pathpipe checkpoint", where=str(path), hint="`pathpipe train` writes model.pt")
     if content.get("version") != VERSION:
@@ -150,27 +143,6 @@ def load_checkpoint(path: Path) -> Checkpoint:
         wrong = sorted(given ^ names)
         raise StoreError(f"is a damaged checkpoint: {', '.join(wrong)} missing or unknown", where=str(path))
     return Checkpoint(**{name: content[name] for name in names})
-
-
-def _read(path: Path) -> Any:
-    if not path.exists():
-        raise StoreError("there is no such checkpoint", where=str(path))
-    try:
-        # torch itself doesn't compare checksums: a flipped bit would give another model without a word.
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-        if broken is not None:
-            raise StoreError(f"is damaged: the checksum of {broken} is wrong", where=str(path))
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except zipfile.BadZipFile:
-        raise StoreError("is not a checkpoint, or ends early", where=str(path)) from None
-    except pickle.UnpicklingError:
-        raise StoreError(
-            "holds code, which is never run", where=str(path), hint="use a model.pt that `pathpipe train` wrote"
-        ) from None
-    except (OSError, RuntimeError, EOFError, LookupError, ValueError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise StoreError(f"can't be read as a checkpoint: {reason}", where=str(path)) from None
 
 
 def _identity(identity: Mapping[str, Any]) -> str:

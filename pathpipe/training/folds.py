@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,7 @@ from pathpipe.errors import CohortError
 from pathpipe.settings import SplitSettings
 from pathpipe.training.assignment import Assigned, assign_units, deal, stratify_iteratively
 from pathpipe.training.bonds import Bonds, Units
-from pathpipe.training.splits import Row, Splits
+from pathpipe.training.splits import ROLES, Row, Splits
 from pathpipe.training.strata import UNLABELLED, Strata
 
 Ints = npt.NDArray[np.int64]
@@ -77,6 +77,37 @@ def plan_folds(strata: Strata, settings: SplitSettings, bonds: Bonds) -> Planned
     return Planned(splits, evenness, (*notes, *_uneven(evenness)))
 
 
+def adopt_folds(given: Iterable[Row], strata: Strata, settings: SplitSettings, notes: Iterable[str] = ()) -> Planned:
+    """Folds made elsewhere, completed: no patient without a label, and a validation set in every fold.
+
+    A fold that lists training and validation patients only (MCAT's layout) has its validation patients tested, which is
+    what is reported on them there. Where that, or an empty column, leaves none to validate on, `val_fraction` of the
+    training patients are drawn.
+
+    Raises:
+        CohortError: A role has no patient left in a fold, or a fold lacks a class to train on.
+        LeakError: A patient has two roles in one fold.
+    """
+    labelled, maker, notes = set(strata.patients), _Maker(strata, settings, Bonds()), list(notes)
+    rows = sorted({row for row in given if row[1] in labelled})
+    kept: list[Row] = []
+    for fold in sorted({row[0] for row in rows}):
+        members = {role: {p for at, p, of in rows if at == fold and of == role} for role in ROLES}
+        if not members["test"]:
+            members["test"], members["val"] = members["val"], set()
+            notes.append(f"fold {fold} has no test patients: those it validates on are tested")
+        if not members["val"] and len(members["train"]) > 1:
+            members["val"] = maker.validating(members["train"], fold)
+            members["train"] -= members["val"]
+            notes.append(f"fold {fold}: {len(members['val'])} of its training patients are drawn to validate on")
+        kept += [(fold, patient, role) for role in ROLES for patient in members[role]]
+    if not kept:
+        raise CohortError("none of the patients in these folds has a label", where=f"target `{settings.target}`")
+    splits = Splits.of(kept)
+    notes += _check_classes(splits, strata) if strata.classes else []
+    return Planned(splits.with_inner(maker.inner(splits)) if settings.inner_folds else splits, None, tuple(notes))
+
+
 @dataclass(frozen=True, eq=False)
 class _Maker:
     strata: Strata
@@ -104,7 +135,7 @@ class _Maker:
     def hold_out(self, test: frozenset[str]) -> list[Row]:
         """One test set for all folds."""
         patients, folds = self.strata.patients, self.settings.folds
-        tested = np.array([patient in test for patient in patients], bool)
+        tested = self._are(test)
         if tested.all() or not tested.any():
             raise CohortError(f"{int(tested.sum())} of {len(tested)} labelled patients are in the fixed test set")
         self._units(np.ones(len(tested), bool)).refuse_cut(tested)
@@ -129,8 +160,7 @@ class _Maker:
         count = self.settings.inner_folds
         found: list[tuple[int, str, int]] = []
         for fold in splits.folds:
-            tested = set(splits.patients(fold, "test"))
-            rows = np.array([patient not in tested for patient in self.strata.patients], bool)
+            rows = self._are({*splits.patients(fold, "train"), *splits.patients(fold, "val")})
             strata, units = self.strata.take(rows), self._units(rows)
             if units.count < count:
                 raise CohortError(
@@ -142,6 +172,9 @@ class _Maker:
             found += [(fold, patient, int(part)) for patient, part in zip(strata.patients, parts, strict=True)]
         return found
 
+    def _are(self, patients: Collection[str]) -> npt.NDArray[np.bool_]:
+        return np.array([patient in patients for patient in self.strata.patients], bool)
+
     def _units(self, rows: npt.NDArray[np.bool_]) -> Units:
         patients = [name for name, wanted in zip(self.strata.patients, rows, strict=True) if wanted]
         return self.bonds.units(patients, sites=self.settings.by_site == "preserved")
@@ -150,13 +183,14 @@ class _Maker:
         """All folds, where fold i tests part i, with validation patients drawn from the others."""
         rows: list[Row] = []
         for fold in range(int(tested.max()) + 1):
-            others = tested != fold
-            val = self._validating(others, fold)
-            named = zip(self.strata.patients, tested, strict=True)
+            named = list(zip(self.strata.patients, tested.tolist(), strict=True))
+            val = self.validating({patient for patient, part in named if part != fold}, fold)
             rows += [(fold, p, "test" if part == fold else "val" if p in val else "train") for p, part in named]
         return rows
 
-    def _validating(self, others: npt.NDArray[np.bool_], fold: int) -> set[str]:
+    def validating(self, patients: Collection[str], fold: int) -> set[str]:
+        """The validation patients drawn from those that a fold doesn't test."""
+        others = self._are(patients)
         strata, units = self.strata.take(others), self._units(others)
         fraction, seed = self.settings.val_fraction, self.settings.seed
         if units.count < 2:
@@ -225,8 +259,9 @@ def _check_classes(splits: Splits, strata: Strata) -> list[str]:
     notes = []
     for fold in splits.folds:
         for role in ("train", "test"):
-            present = strata.members[[row[patient] for patient in splits.patients(fold, role)]].any(axis=0)
-            absent = [name for name, here in zip(strata.names, present, strict=True) if not here and name in classes]
+            members = strata.members[[row[patient] for patient in splits.patients(fold, role)]]
+            absent = [name for name, count in zip(strata.names, members.sum(axis=0), strict=True) if count == 0]
+            absent = [name for name in absent if name in classes]
             if absent and role == "train":
                 raise CohortError(
                     f"fold {fold} has no patient of class `{absent[0]}` to train on",
@@ -240,8 +275,6 @@ def _check_classes(splits: Splits, strata: Strata) -> list[str]:
 def _uneven(evenness: Assigned | None) -> list[str]:
     if evenness is None:
         return []
-    best = "no folds are more even" if evenness.optimal else "the search was stopped before that was proved the best"
-    return [
-        f"groups or sites stay whole: a fold tests up to {evenness.deviation:.3g} patients of a stratum too many or too "
-        f"few; {best}"
-    ]
+    best = "no folds are more even" if evenness.optimal else "the search ended before that was proved the best"
+    many = f"up to {evenness.deviation:.3g} patients of a stratum too many or too few"
+    return [f"groups or sites stay whole: a fold tests {many}; {best}"]

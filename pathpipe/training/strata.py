@@ -56,8 +56,8 @@ class Strata:
         """Some of the patients; strata that none of them is in are left out."""
         patients = tuple(name for name, wanted in zip(self.patients, rows, strict=True) if wanted)
         members = self.members[rows]
-        kept = members.any(axis=0)
-        names = tuple(name for name, wanted in zip(self.names, kept, strict=True) if wanted)
+        kept = np.flatnonzero(members.any(axis=0))
+        names = tuple(self.names[at] for at in kept)
         return Strata(patients, names, members[:, kept], self.exclusive, self.classes)
 
 

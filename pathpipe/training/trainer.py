@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, replace
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,12 +16,31 @@ from torch import Tensor
 
 from pathpipe.errors import SettingsError
 from pathpipe.mil.bag import Bag, Bags, Labels
-from pathpipe.mil.model import MILModule, TrainContext
+from pathpipe.mil.model import MILModule, MILOutput, TrainContext
 from pathpipe.mil.registry import Recipe, build_model
 from pathpipe.progress import Notify, Progress, silent
 from pathpipe.settings import TrainSettings
 from pathpipe.tasks.task import Task
+from pathpipe.training.distributed import Group
 from pathpipe.training.fold import FoldData
+from pathpipe.training.logs import Log
+from pathpipe.training.monitor import better, score_of
+from pathpipe.training.optimise import Average, clip_gradient, learning_rate, make_optimiser
+from pathpipe.training.sampling import (
+    Draws,
+    Mixture,
+    Pass,
+    ahead,
+    classes_to_balance,
+    mix,
+    order_of_epoch,
+    passes_of_epoch,
+    steps_of_epoch,
+    thin,
+)
+from pathpipe.training.state import Standing, StateFile
+
+_TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,7 +50,7 @@ class TrainedFold:
     Attributes:
         model: On the host, in evaluation mode, with the weights of the best epoch.
         history: One row an epoch: epoch (from 1), train_loss, val_loss, val_<metric>, lr (of its last step).
-        best_epoch: The epoch with the lowest validation loss, from 1.
+        best_epoch: The epoch that `monitor` chose on validation, from 1.
         logits: `val` and `test` -> (P, C) float32, rows in the order of `patients`.
         patients: `val` and `test` -> patient ids.
         feature_mean: (D,) float32 over the training tiles; every bag counts alike.
@@ -48,6 +68,25 @@ class TrainedFold:
     feature_std: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Conditions:
+    """How a training is done; never what comes out of it.
+
+    Attributes:
+        keep: Where it is saved while it is under way.
+        logs: Who is told of every epoch, beside the history.
+        group: The processes it is done in.
+        compile: Whether torch.compile fuses the model.
+        roles: Roles that are predicted in the end.
+    """
+
+    keep: StateFile | None = None
+    logs: Sequence[Log] = ()
+    group: Group = field(default_factory=Group)
+    compile: bool = False
+    roles: tuple[str, ...] = ("val", "test")
+
+
 def train_fold(
     data: FoldData,
     task: Task,
@@ -55,55 +94,61 @@ def train_fold(
     seed: int,
     device: torch.device | str = "cpu",
     notify: Notify = silent,
+    how: Conditions = Conditions(),  # noqa: B008 - frozen
 ) -> TrainedFold:
-    """Fit a model to the training patients; stop early and choose the epoch by the loss on the validation patients.
+    """Fit a model to the training patients; stop early and choose the epoch by the validation patients.
 
-    Test patients are only predicted, once, at the end. Equal arguments give equal bits on a CPU.
+    Test patients are only predicted, once, at the end. Equal arguments give equal bits on a CPU, however often the
+    training was cut off and gone on with from `how.keep`.
 
     Raises:
-        SettingsError: The model or an option is unknown, or the loss stops being finite.
+        SettingsError: The model or an option is unknown, settings don't fit the task or the device, or the loss stops
+            being finite.
     """
-    parts = {role: _Part.of(data, role, task) for role in ("train", "val", "test")}
-    weights = task.weights(parts["train"].targets) if settings.class_weights else None
-    rows: list[dict[str, float]] = []
-    best_epoch, best_loss = 0, math.inf
-    best_state: dict[str, Tensor] = {}
-
+    parts = {role: _Part.of(data, role, task) for role in ("train", "val", *how.roles)}
+    train, val = parts["train"], parts["val"]
     with _own_randomness(seed, device):
-        dim = parts["train"].bags[0].dim
-        recipe = Recipe(settings.model, settings.model_settings, settings.wrappers)
-        model = build_model(recipe, dim, task.outputs).to(device)
-        optimiser = torch.optim.AdamW(model.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
-        fit = _Fit(model, optimiser, task, settings, weights, torch.Generator().manual_seed(seed), device)
-        model.setup(fit.context(0, 0, len(parts["train"])))
-
-        for epoch in range(settings.epochs):
-            train_loss, lr = _train_epoch(fit, parts["train"], epoch)
-            val_loss, metrics = _validate(fit, parts["val"], epoch)
-            rows.append({"epoch": epoch + 1, "train_loss": train_loss, "val_loss": val_loss, **metrics, "lr": lr})
-            if val_loss < best_loss:
-                best_epoch, best_loss = epoch + 1, val_loss
-                best_state = {name: value.detach().clone() for name, value in model.state_dict().items()}
+        fit = _Fit.of(train, task, settings, seed, device, how)
+        now = fit.resume()
+        while not _finished(now, settings):
+            loss, lr = _train_epoch(fit, train, now)
+            with fit.averaged():
+                val_loss, metrics = _validate(fit, val, now.epoch)
+                score = score_of(settings.monitor, val_loss, metrics)
+                now.epoch, now.step, now.loss = now.epoch + 1, 0, 0.0
+                if better(score, now.best):
+                    now.best_epoch, now.best = now.epoch, score
+                    now.weights = {name: value.detach().clone() for name, value in fit.model.state_dict().items()}
+            measured = {f"val_{name}": value for name, value in metrics.items()}
+            row = {"epoch": now.epoch, "train_loss": loss, "val_loss": val_loss, **measured, "lr": lr}
+            now.history.append(row)
+            for log in how.logs:
+                log.epoch(row)
+            fit.save(now)
             key, note = f"fold-{data.fold}-seed-{seed}", f"validation loss {val_loss:.3f}"
-            notify(Progress("train", key, epoch + 1, settings.epochs, note))
-            if epoch + 1 - best_epoch >= settings.patience:
-                break
+            notify(Progress("train", key, now.epoch, settings.epochs, note))
 
-        model.load_state_dict(best_state)
-        logits = {role: predict_logits(model, parts[role].bags, device) for role in ("val", "test")}
+        fit.model.load_state_dict(now.weights)
+        logits = {role: predict_logits(fit.model, parts[role].bags, device, how.group) for role in how.roles}
 
-    mean, std = _moments(parts["train"].bags)
+    mean, std = _moments(train.bags)
     return TrainedFold(
         fold=data.fold,
         seed=seed,
-        model=model.deployed().cpu().eval(),
-        history=pd.DataFrame(rows),
-        best_epoch=best_epoch,
+        model=fit.model.deployed().cpu().eval(),
+        history=pd.DataFrame(now.history),
+        best_epoch=now.best_epoch,
         logits=logits,
-        patients={role: data.roles[role] for role in ("val", "test")},
+        patients={role: data.roles[role] for role in how.roles},
         feature_mean=mean,
         feature_std=std,
     )
+
+
+def _finished(now: Standing, settings: TrainSettings) -> bool:
+    """Whether all epochs are through, or enough of them in which nothing got better."""
+    waited = now.epoch - now.best_epoch >= settings.patience
+    return now.epoch >= settings.epochs or (waited and now.epoch >= settings.min_epochs)
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,100 +173,124 @@ class _Fit:
     """What stays the same over the epochs of one fold and seed."""
 
     model: MILModule
+    forward: Callable[[Bags], MILOutput]
     optimiser: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    average: Average | None
     task: Task
     settings: TrainSettings
     weights: Tensor | None
-    generator: torch.Generator
-    device: torch.device | str
+    classes: Tensor | None
+    draws: Draws
+    device: torch.device
+    bags: int
+    how: Conditions
 
-    def context(self, epoch: int, step: int, bags: int) -> TrainContext:
+    @classmethod
+    def of(
+        cls, train: _Part, task: Task, settings: TrainSettings, seed: int, device: torch.device | str, how: Conditions
+    ) -> _Fit:
+        """A fresh model and all it takes to fit it."""
+        device = torch.device(device)
+        _refuse(task, settings, device, how.group)
+        recipe = Recipe(settings.model, settings.model_settings, settings.wrappers)
+        model = build_model(recipe, train.bags[0].dim, task.outputs).to(device)
+        return cls(
+            model=model,
+            forward=torch.compile(model, dynamic=True) if how.compile else model,
+            optimiser=make_optimiser(model, settings),
+            scaler=torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16"),
+            average=Average(model, settings.average) if settings.average else None,
+            task=task,
+            settings=settings,
+            weights=task.weights(train.targets) if settings.balance == "weights" else None,
+            classes=classes_to_balance(task.kind, train.targets) if settings.balance == "sampling" else None,
+            draws=Draws(seed),
+            device=device,
+            bags=len(train),
+            how=how,
+        )
+
+    def context(self, epoch: int, step: int, generator: torch.Generator) -> TrainContext:
         """Where training stands, for the model's hooks."""
-        total_steps = self.settings.epochs * math.ceil(bags / self.settings.batch_size)
-        return TrainContext(epoch, self.settings.epochs, step, total_steps, self.generator)
+        total_steps = self.settings.epochs * steps_of_epoch(self.bags, self.settings)
+        return TrainContext(epoch, self.settings.epochs, step, total_steps, generator)
+
+    def begin_epoch(self, epoch: int) -> None:
+        """Tell the model."""
+        self.model.train()
+        torch.manual_seed(self.draws.seed_of("epoch", epoch))
+        step = epoch * steps_of_epoch(self.bags, self.settings)
+        self.model.on_epoch(self.context(epoch, step, self.draws.generator("epoch", epoch)))
+
+    def averaged(self) -> Any:
+        """The weights that validate and predict, inside."""
+        return nullcontext() if self.average is None else self.average.applied()
+
+    def autocast(self) -> Any:
+        """The arithmetic asked for."""
+        kind = _TYPES[self.settings.precision]
+        return nullcontext() if kind is None else torch.autocast(self.device.type, kind)
+
+    def resume(self) -> Standing:
+        """Set the model up; go on from where an earlier attempt was cut off."""
+        self.model.setup(self.context(0, 0, self.draws.generator("epoch", 0)))
+        saved = self.how.keep.read() if self.how.keep else None
+        if saved is None:
+            return Standing()
+        now = Standing(**saved["standing"])
+        if now.step:  # the model heard of this epoch; what that did to its weights and buffers comes with them
+            self.begin_epoch(now.epoch)
+        self.model.load_state_dict(saved["model"])
+        self.optimiser.load_state_dict(saved["optimiser"])
+        self.scaler.load_state_dict(saved["scaler"])
+        if self.average is not None:
+            self.average.load_state_dict(saved["average"])
+        return now
+
+    def save(self, now: Standing) -> None:
+        """Keep all it takes to go on, from time to time."""
+        if self.how.keep is not None and self.how.group.leads:
+            self.how.keep.save(
+                lambda: {
+                    "standing": dict(vars(now)),
+                    "model": self.model.state_dict(),
+                    "optimiser": self.optimiser.state_dict(),
+                    "scaler": self.scaler.state_dict(),
+                    "average": None if self.average is None else self.average.state_dict(),
+                }
+            )
 
 
-def _train_epoch(fit: _Fit, train: _Part, epoch: int) -> tuple[float, float]:
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """What one pass takes: bags with their labels, and what they were mixed with."""
+
+    bags: Bags
+    targets: Tensor
+    mixture: Mixture | None
+
+
+def _train_epoch(fit: _Fit, train: _Part, now: Standing) -> tuple[float, float]:
     """One pass over the training bags in a new order; returns the mean loss and the last learning rate."""
-    settings = fit.settings
-    batches = torch.randperm(len(train), generator=fit.generator).split(settings.batch_size)
+    settings, epoch, group = fit.settings, now.epoch, fit.how.group
+    if now.step == 0:
+        fit.begin_epoch(epoch)
     fit.model.train()
-    fit.model.on_epoch(fit.context(epoch, epoch * len(batches), len(train)))
-    total_loss = lr = 0.0
-    for step, members in enumerate(batches, start=epoch * len(batches)):
-        context = fit.context(epoch, step, len(train))
-        lr = settings.lr * _schedule(step, settings.warmup_epochs * len(batches), context.total_steps)
-        for group in fit.optimiser.param_groups:
-            group["lr"] = lr
-        chosen = [_subsample(train.bags[index], settings.max_instances, fit.generator) for index in members.tolist()]
-        targets = train.targets[members].to(fit.device)
-        batch = replace(Bags.pack(chosen, fit.device), labels=Labels(fit.task.kind, targets))
-        fit.model.pre_step(batch, context)
-        loss = fit.model(batch).total_loss(partial(_criterion, fit, targets))
-        fit.optimiser.zero_grad()
-        loss.backward()
-        fit.optimiser.step()
-        fit.model.post_step(batch, context)
-        total_loss += _finite(loss, "training", epoch) * len(members)
-    return total_loss / len(train), lr
-
-
-def _criterion(fit: _Fit, targets: Tensor, logits: Tensor, bag: Tensor | None, share: Tensor | None) -> Tensor:
-    """The task's loss of one row of logits a bag, or of rows that say whose target they have."""
-    weights = None if fit.weights is None else fit.weights.to(fit.device)
-    return fit.task.loss(logits, targets if bag is None else targets[bag], weights, share)
-
-
-def _validate(fit: _Fit, val: _Part, epoch: int) -> tuple[float, dict[str, float]]:
-    """The task's loss, weighted as in training, and its metrics under `val_` names."""
-    logits = predict_logits(fit.model, val.bags, fit.device)
-    loss = _finite(fit.task.loss(logits, val.targets, fit.weights), "validation", epoch)
-    return loss, {f"val_{name}": value for name, value in fit.task.metrics(logits, val.targets).items()}
-
-
-def predict_logits(model: MILModule, bags: Sequence[Bag], device: torch.device | str = "cpu") -> Tensor:
-    """(P, C) float32 logits on the host, the model left in evaluation mode.
-
-    One bag at a time: a bag's logits then don't depend, even in the last bit, on which others are predicted with it.
-    """
-    model.eval()
-    with torch.no_grad():
-        return torch.cat([model(Bags.pack([bag], device)).logits.float().cpu() for bag in bags])
-
-
-def _schedule(step: int, warmup_steps: int, total_steps: int) -> float:
-    """Share of the peak learning rate: linear from 1/warmup_steps up to 1, then a half cosine towards 0."""
-    if step < warmup_steps:
-        return (step + 1) / warmup_steps
-    return (1 + math.cos(math.pi * (step - warmup_steps) / (total_steps - warmup_steps))) / 2
-
-
-def _subsample(bag: Bag, largest: int | None, generator: torch.Generator) -> Bag:
-    if largest is None or len(bag) <= largest:
-        return bag
-    rows = torch.randperm(len(bag), generator=generator)[:largest].sort().values
-    return bag.take(rows.numpy())
-
-
-@contextmanager
-def _own_randomness(seed: int, device: torch.device | str) -> Iterator[None]:
-    """Seed torch's global generators (initial weights, dropout) inside, and leave them as they were."""
-    cuda = [torch.device(device)] if torch.device(device).type == "cuda" else []
-    with torch.random.fork_rng(devices=cuda):
-        torch.manual_seed(seed)
-        yield
-
-
-def _finite(loss: Tensor, part: str, epoch: int) -> float:
-    value = loss.item()
-    if not math.isfinite(value):
-        raise SettingsError(f"the {part} loss is {value} in epoch {epoch + 1}", hint="lower train.lr")
-    return value
-
-
-def _moments(bags: Sequence[Bag]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the features, bags weighing alike however many tiles they have."""
-    mean = np.mean([np.asarray(bag.features).mean(0, dtype=np.float64) for bag in bags], axis=0)
-    squares = [np.square(np.asarray(bag.features, np.float32) - mean.astype(np.float32)).mean(0) for bag in bags]
-    std = np.sqrt(np.mean(squares, axis=0, dtype=np.float64))
-    return torch.from_numpy(mean).float(), torch.from_numpy(std).float()
+    steps = steps_of_epoch(len(train), settings)
+    order = order_of_epoch(len(train), fit.classes, fit.draws.generator("order", epoch))
+    passes = passes_of_epoch(order, settings, epoch, now.step, (group.rank, group.size))
+    lr, loss = 0.0, torch.zeros((), device=fit.device)
+    total = torch.tensor(now.loss, dtype=torch.float64)
+    for one, batch in ahead(passes, partial(_prepare, fit, train)):
+        step = epoch * steps + one.step
+        if one.first:
+            lr = learning_rate(settings, step, settings.warmup_epochs * steps, settings.epochs * steps)
+            for group_of_parameters in fit.optimiser.param_groups:
+                group_of_parameters["lr"] = lr
+            fit.optimiser.zero_grad()
+            loss = torch.zeros((), device=fit.device)
+        loss += one.weight * _forward_and_backward(fit, one, batch, fit.context(epoch, step, fit.draws.generator("forward", one.number)))
+        if one.last:
+            ...
+    return 0.0, lr

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pathpipe.settings import SplitSettings
-from pathpipe.training.splits import make_splits
+from pathpipe.training.folds import make_splits
 
 
 @st.composite

@@ -113,17 +113,10 @@ def _no_fit(columns: int, reason: str) -> Cox:
 
 def _wald(beta: Floats, error: Floats, confidence: float) -> tuple[HazardRatio, ...]:
     z = float(ndtri((1 + confidence) / 2))
-    return tuple(
-        HazardRatio(
-            coefficient=float(b),
-            error=float(e),
-            ratio=float(np.exp(b)),
-            low=float(np.exp(b - z * e)),
-            high=float(np.exp(b + z * e)),
-            p=float(2 * ndtr(-abs(b / e))),
-        )
-        for b, e in zip(beta, error, strict=True)
-    )
+    with np.errstate(over="ignore"):  # one unit more may be a world: the ratio is then inf
+        ratio, low, high = (np.exp(beta + shift * error) for shift in (0, -z, z))
+    p = 2 * ndtr(-np.abs(beta / error))
+    return tuple(HazardRatio(*map(float, row)) for row in zip(beta, error, ratio, low, high, p, strict=True))
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,7 @@ def brier_at(
     likely = censoring.at(times)
     later = np.divide(1.0, likely, out=np.full(len(times), np.nan), where=likely > 0)
     errors = np.where(gone, np.square(predicted) * before, 0.0) + np.where(left, np.square(1 - predicted) * later, 0.0)
+    errors[:, np.isnan(later)] = np.nan
     return np.asarray(ratio(weights @ errors, weights.sum(axis=1, keepdims=True)))
 
 

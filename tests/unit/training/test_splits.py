@@ -9,7 +9,8 @@ import pytest
 
 from pathpipe.errors import CohortError, ExitCode, LeakError
 from pathpipe.settings import SplitSettings
-from pathpipe.training.splits import Splits, make_splits
+from pathpipe.training.folds import make_splits
+from pathpipe.training.splits import Splits
 
 LABELS = {f"p{number:02}": "ab"[number % 2] for number in range(20)}
 GOOD = "fold,patient_id,role\n0,a,train\n0,b,val\n0,c,test\n"
@@ -110,7 +111,6 @@ def test_one_patient_may_change_roles_between_folds() -> None:
         (GOOD + "0,d,tset\n", "`tset` is no role.*did you mean `test`"),
         (GOOD + "1,a,train\n1,b,test\n", "fold 1 has no patient to validate on"),
         (GOOD + "0,a,train\n", "1 patient is listed twice in one fold: a"),
-        (GOOD + GOOD.replace("0,", "1,").partition("\n")[2], "1 patient is tested in more than one fold: c"),
         ("", "can't be read as a split"),
     ],
 )

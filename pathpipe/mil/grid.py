@@ -1,0 +1,56 @@
+"""Bags laid out on a square in the order of their tiles, for methods that convolve or divide it."""
+
+from __future__ import annotations
+
+from math import isqrt
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv2d, pad
+
+
+def square_side(count: int) -> int:
+    """Side of the smallest square with room for `count` tiles."""
+    return isqrt(count - 1) + 1
+
+
+def wrapped_to_square(tokens: Tensor) -> Tensor:
+    """(N, L) -> (side^2, L): the first tokens once more at the end."""
+    return torch.cat([tokens, tokens[: square_side(len(tokens)) ** 2 - len(tokens)]])
+
+
+def to_regions(tokens: Tensor, regions: int) -> Tensor:
+    """(N, L) -> (regions^2, p, L): zeros up to a square that `regions` divides, cut into regions x regions squares."""
+    size = -(-square_side(len(tokens)) // regions)  # of one region
+    side = regions * size
+    filled = pad(tokens, (0, 0, 0, side * side - len(tokens)))
+    return filled.view(regions, size, regions, size, -1).transpose(1, 2).flatten(2, 3).flatten(0, 1)
+
+
+def from_regions(parts: Tensor, count: int) -> Tensor:
+    """Inverse of `to_regions`: (regions^2, p, L) -> (count, L)."""
+    regions, size = isqrt(parts.shape[0]), isqrt(parts.shape[1])
+    square = parts.view(regions, regions, size, size, -1).transpose(1, 2)
+    return square.reshape((regions * size) ** 2, -1)[:count]
+
+
+class Ppeg(nn.Module):
+    """Pyramid position encoding: depthwise 7x7, 5x5 and 3x3 convolutions over the square, added to it.
+
+    Convolutions are linear, so the three run as one with their kernels added.
+
+    Reference: Shao et al., TransMIL, NeurIPS 2021, arXiv:2106.00908, sec. 3.3.
+    """
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.convs = nn.ModuleList(nn.Conv2d(dim, dim, size, padding=size // 2, groups=dim) for size in (7, 5, 3))
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """(side^2, L) -> (side^2, L)."""
+        side = isqrt(len(tokens))
+        image = tokens.T.reshape(1, -1, side, side)
+        seven, five, three = self.convs
+        kernel = seven.weight + pad(five.weight, (1, 1, 1, 1)) + pad(three.weight, (2, 2, 2, 2))
+        image = image + conv2d(image, kernel, seven.bias + five.bias + three.bias, padding=3, groups=image.shape[1])
+        return image.flatten(2).squeeze(0).T

@@ -1,0 +1,50 @@
+"""Archive: plain values and tensors in one file that is read back whole or not at all, and never executed."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pathpipe.errors import StoreError
+from pathpipe.publish import publish
+
+
+def write_archive(path: Path, content: Mapping[str, Any]) -> None:
+    """Write it; equal content gives equal bytes."""
+    # To memory first: torch names the archive inside after the file, and that would be the partial's random name.
+    buffer = io.BytesIO()
+    torch.save(dict(content), buffer)
+    with publish(path) as partial:
+        partial.write_bytes(buffer.getbuffer())
+
+
+def read_archive(path: Path) -> Any:
+    """What `write_archive` wrote, tensors on the host.
+
+    Raises:
+        StoreError: There is no such file, or it is damaged, or holds code.
+    """
+    if not path.exists():
+        raise StoreError("there is no such checkpoint", where=str(path))
+    try:
+        # torch itself doesn't compare checksums: a flipped bit would give another model without a word.
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken is not None:
+            raise StoreError(f"is damaged: the checksum of {broken} is wrong", where=str(path))
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except zipfile.BadZipFile:
+        raise StoreError("is not a checkpoint, or ends early", where=str(path)) from None
+    except pickle.UnpicklingError:
+        raise StoreError(
+            "holds code, which is never run", where=str(path), hint="use a model.pt that `pathpipe train` wrote"
+        ) from None
+    except (OSError, RuntimeError, EOFError, LookupError, ValueError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise StoreError(f"can't be read as a checkpoint: {reason}", where=str(path)) from None
