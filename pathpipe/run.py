@@ -156,6 +156,14 @@ class Run:
         """One fold and seed: model.pt, predictions.csv, history.csv."""
         return self.train(name) / key
 
+    def state(self, name: str, key: str) -> Path:
+        """A half-made training: what it goes on from after a kill."""
+        return self.train(name) / f".{key}.state"
+
+    def logs(self, name: str, key: str) -> Path:
+        """What TensorBoard and others are told of a training."""
+        return self.folder / "logs" / name / key
+
     def evaluation(self, name: str) -> Path:
         """Folder of one evaluation: evaluation.json, predictions.csv."""
         return self.folder / "evaluate" / name

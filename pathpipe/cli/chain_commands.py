@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,11 +17,16 @@ from pathpipe.cli.session import (
     Request,
     SourceArgument,
     run_stage,
+    stderr_console,
 )
+
+if TYPE_CHECKING:
+    from pathpipe.run import Run
+    from pathpipe.settings import RunSettings
 
 _TILES = ("tile", "tissue", "slide")
 _FEATURES = (*_TILES, "execution")
-_TRAIN = ("split", "extract", *_FEATURES)
+_TRAIN = ("split", "audit", "extract", *_FEATURES)
 _LAST = {"tile": "contact-sheet"}  # a command goes on to the view of what it made
 Given = dict[str, dict[str, Any]]
 
@@ -46,8 +51,18 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
         ("embed", "extract", *_FEATURES),
     ),
     "split": (
-        "Assign patients to cross-validation folds.\n\nAlways by patient, stratified by label. Writes RUN/splits/.",
+        "Assign patients to the folds of a cross-validation, or around a fixed test set.\n\n"
+        "Always by patient: stratified by class, grade, bins of a value, event and time, or several labels; by whole "
+        "groups or sites where asked; or taken from files of CLAM and MCAT. Prints what is in each fold. Writes "
+        "RUN/splits/.",
         ("split", "execution:stale"),
+    ),
+    "audit": (
+        "Look for what would make results look better than they are.\n\n"
+        "One slide or person under two names on both sides of the split, near-duplicates, sites that features give "
+        "away or that go with the label. `train` does the same first, and stops at a leak (exit code 4) unless its "
+        "kind is named by --allow-leaks. Prints and writes RUN/audit/.",
+        ("audit", "split", "extract", *_FEATURES),
     ),
     "train": (
         "Train a multiple-instance-learning model on every fold.\n\n"
@@ -87,9 +102,31 @@ def _chain_command(stage: str, sections: tuple[str, ...]) -> Callable[..., None]
         *,
         given: Given,
     ) -> None:
-        run_stage(_LAST.get(stage, stage), Request(source, out, config, print_config, quiet), given)
+        asked = Request(source, out, config, print_config, quiet)
+        run_stage(_LAST.get(stage, stage), asked, given, None, _SHOW.get(stage))
 
     return command
+
+
+def _show_split(run: Run, settings: RunSettings) -> None:
+    from pathpipe.cli.tables import print_table
+    from pathpipe.stages.split import split_name, split_notes, split_summary
+
+    notes, kept_out = split_notes(run.split(split_name(settings)))
+    shown = ", ".join(kept_out[:5]) + (f" and {len(kept_out) - 5} more" if len(kept_out) > 5 else "")
+    summary = split_summary(run, settings)
+    print_table(summary.columns, summary.rows)
+    for line in [*notes, *([f"{len(kept_out)} patients without a label are kept out: {shown}"] if kept_out else [])]:
+        stderr_console().print(f"note: {line}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _show_audit(run: Run, settings: RunSettings) -> None:
+    from pathpipe.stages.audit import read_audit
+
+    print(read_audit(run, settings).to_text(), end="")
+
+
+_SHOW = {"split": _show_split, "audit": _show_audit}
 
 
 @with_settings("heatmap", "train", *_TRAIN)

@@ -6,6 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
+from pathpipe.errors import SettingsError
+from pathpipe.registry import suggest
+
 FormOption = Annotated[str, typer.Option("--form", help="table, csv or json", metavar="table|csv|json")]
 
 
@@ -16,24 +19,63 @@ def register(app: typer.Typer) -> None:
 
 
 def models(
-    name: Annotated[str | None, typer.Argument(help="One model, with its options")] = None,
+    name: Annotated[str | None, typer.Argument(help="One model or wrapper, with its options")] = None,
     form: FormOption = "table",
 ) -> None:
-    """List the MIL models, or show one: idea, paper, options."""
+    """List the MIL models and the wrappers of their training, or show one: idea, paper, parameters, options.
+
+    Parameters are counted at 1024 features a tile and two classes; a wrapper's are what it adds to abmil in training.
+    """
     from pathpipe.cli.tables import print_table
-    from pathpipe.mil.registry import MODELS, model_class
+    from pathpipe.mil.registry import MODELS, WRAPPERS, model_class, wrapper_class
 
     if name is not None:
-        model = model_class(name)
-        rows: list[list[Any]] = [[f.name, getattr(model.card, f.name)] for f in _fields(model.card)]
-        rows += _option_rows(model.Options, "-s")
-        print_table(["field", "value"], rows, form)
+        print_table(["field", "value"], _shown(name), form)
         return
-    rows = []
+    rows: list[list[Any]] = []
     for known in MODELS.names():
         card = model_class(known).card
-        rows.append([known, card.summary, "yes" if card.attention else "no", card.paper, MODELS.source(known)])
-    print_table(["model", "idea", "attention", "paper", "from"], rows, form)
+        attention = "yes" if card.attention else "no"
+        rows.append([known, "model", card.summary, _size(known), attention, card.paper, MODELS.source(known)])
+    for known in WRAPPERS.names():
+        wrapper = wrapper_class(known)
+        attention = "as the model"
+        rows.append([known, "wrapper", wrapper.summary, _size(known), attention, wrapper.paper, WRAPPERS.source(known)])
+    print_table(["name", "kind", "idea", "parameters", "attention", "paper", "from"], rows, form)
+
+
+def _shown(name: str) -> list[list[Any]]:
+    """All that is known of a model or wrapper, and a row an option."""
+    from pathpipe.mil.registry import MODELS, WRAPPERS, model_class, wrapper_class
+
+    if name in WRAPPERS:
+        wrapper = wrapper_class(name)
+        rows: list[list[Any]] = [["kind", "wrapper"], ["summary", wrapper.summary], ["paper", wrapper.paper]]
+        rows.append(["parameters", _size(name)])
+        if wrapper.main_option is not None:
+            rows.append([f"--with {name}=VALUE", f"the same as {name}.{wrapper.main_option}=VALUE"])
+        return rows + _option_rows(wrapper.Options, f"--with {name}.", "")
+    if name not in MODELS:
+        hint = suggest(name, [*MODELS.names(), *WRAPPERS.names()])
+        raise SettingsError(f"there is no model or wrapper `{name}`", hint=hint)
+    model = model_class(name)
+    rows = [["kind", "model"], *([f.name, getattr(model.card, f.name)] for f in _fields(model.card))]
+    return [*rows, ["parameters", _size(name)], *_option_rows(model.Options, "-s")]
+
+
+def _size(name: str) -> int | str | None:
+    """Parameters at 1024 features and two classes; None where a model can't be built without options."""
+    from pathpipe.mil.registry import WRAPPERS, Recipe, build_model
+
+    def count(recipe: Recipe) -> int:
+        return sum(parameter.numel() for parameter in build_model(recipe, 1024, 2).parameters())
+
+    try:
+        if name in WRAPPERS:
+            return f"+{count(Recipe('abmil', {}, {name: {}})) - count(Recipe('abmil'))}"
+        return count(Recipe(name))
+    except SettingsError:
+        return None
 
 
 def tissue_methods(
@@ -57,10 +99,10 @@ def _first_line(thing: Any) -> str:
     return (thing.__doc__ or "").strip().partition("\n")[0]
 
 
-def _option_rows(options: Any, flag: str) -> list[list[str]]:
+def _option_rows(options: Any, flag: str, space: str = " ") -> list[list[str]]:
     """A row an option: how it is typed with its default, and what it means."""
     return [
-        [f"{flag} {option}={'...' if field.is_required() else _default(field)}", field.description or ""]
+        [f"{flag}{space}{option}={'...' if field.is_required() else _default(field)}", field.description or ""]
         for option, field in options.model_fields.items()
     ]
 

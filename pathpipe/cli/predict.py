@@ -37,7 +37,7 @@ def predict(
 
     Tissue, tiles and features are made with the settings kept in the model, and reused when run again. Writes
     OUT/predictions.csv: one row a patient (a slide is its own patient unless the table says otherwise), with the mean
-    probability of the models and their spread; slides that failed or hold no tissue are rows with their reason.
+    prediction of the models and their spread; slides that failed or hold no tissue are rows with their reason.
     """
     from pathpipe.cli.progress import Display
     from pathpipe.cli.tables import print_outcome
@@ -47,14 +47,16 @@ def predict(
     from pathpipe.execution.pipeline import bring_up_to_stage
     from pathpipe.publish import publish_text
     from pathpipe.run import Run
-    from pathpipe.stages.predict import load_ensemble, predict_patients
+    from pathpipe.stages.predict import covariates_or_refuse, load_ensemble, predict_patients
 
     console = stderr_console()
     ensemble = load_ensemble(model)
     settings = ensemble.settings(
         given.get("execution", {}), weights, tissue_network, given.get("tile", {}).get("coords_dir")
     )
-    run = Run.create(out, Cohort.read(source))
+    cohort = Cohort.read(source)
+    covariates_or_refuse(cohort, ensemble.covariates)
+    run = Run.create(out, cohort)
     run.save_settings(settings)
     with Display(console, quiet) as display:
         outcome = bring_up_to_stage(run, "extract", settings, display)

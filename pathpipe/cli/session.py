@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -15,6 +15,9 @@ from rich.console import Console
 from pathpipe.cli.options import origins
 from pathpipe.errors import ExitCode, PathpipeError, SettingsError
 from pathpipe.settings import Layer, RunSettings, merge, read_yaml, to_yaml
+
+if TYPE_CHECKING:
+    from pathpipe.run import Run
 
 SourceArgument = Annotated[
     Path | None, typer.Argument(help="A run folder, a cohort table (CSV), a folder of slides, or one slide")
@@ -98,14 +101,26 @@ def _recorded_settings(trained: Path) -> dict[str, Any]:
 
 
 def run_stage(
-    stage: str, request: Request, given: Mapping[str, Mapping[str, Any]], only: Sequence[str] | None = None
+    stage: str,
+    request: Request,
+    given: Mapping[str, Mapping[str, Any]],
+    only: Sequence[str] | None = None,
+    show: Callable[[Run, RunSettings], None] | None = None,
 ) -> None:
-    """Bring a run up to `stage` and exit with the code that says how it went."""
+    """Bring a run up to `stage` and exit with the code that says how it went.
+
+    Args:
+        only: Slide ids the stage is limited to.
+        show: Prints what the stage made, whatever the exit code; called when it is there and `--quiet` is not.
+    """
     from pathpipe.cli.progress import Display
     from pathpipe.cli.tables import print_outcome
     from pathpipe.execution.bottleneck import describe_time
+    from pathpipe.execution.follow import follow, is_follower, leading
     from pathpipe.execution.pipeline import bring_up_to_stage
 
+    if is_follower():
+        return follow()
     folder, source, settings = resolve(request, given)
     run = _open_run(folder, source)
     console = stderr_console()
@@ -113,7 +128,7 @@ def run_stage(
     if settings.execution.stale == "remake" or not before:
         run.save_settings(settings)
     try:
-        with Display(console, request.quiet) as display:
+        with leading(), Display(console, request.quiet) as display:
             outcome = bring_up_to_stage(run, stage, settings, display, only)
     except PathpipeError:  # refused before anything was made: the request must not come back as the run's own settings
         run.restore_settings(before)
@@ -125,9 +140,21 @@ def run_stage(
     spent = describe_time(outcome.receipts.get("extract", {}).values(), settings.execution)
     if spent and not request.quiet:
         console.print(spent, highlight=False, soft_wrap=True)
+    if show is not None and not request.quiet and _made(run, stage, settings):
+        show(run, settings)
     code = outcome.exit_code(settings.execution.max_failures)
     if code is not ExitCode.DONE:
         raise typer.Exit(code)
+
+
+def _made(run: Run, stage: str, settings: RunSettings) -> bool:
+    """Whether the artefact of a stage of the whole cohort is there and made from what is asked for."""
+    from pathpipe.provenance import read_provenance
+    from pathpipe.stages.chain import COHORT, STAGES
+
+    path = STAGES[stage].output(run, COHORT, settings)
+    found = read_provenance(path) if path.exists() else None
+    return found is not None and found.settings == STAGES[stage].what(settings)
 
 
 def _open_run(folder: Path | None, source: Path | None) -> Any:

@@ -69,11 +69,13 @@ def ranks(values: Floats, weights: Floats) -> Floats:
     """Mid-ranks as if every patient stood in the list as often as it weighs.
 
     Returns:
-        (K, P) ranks from 1; equal for ties. The rank of a patient of weight 0 means nothing.
+        (K, P) ranks from 1; equal for ties. The rank of a patient of weight 0 means nothing; all are NaN if a value is.
     """
+    if np.isnan(values).any():
+        return np.full(weights.shape, np.nan)
     order = np.argsort(values, kind="stable")
     starts, group = tie_groups(values[order])
-    heavy = np.add.reduceat(weights[:, order], starts, axis=1) if len(values) else weights
+    heavy = np.add.reduceat(weights[:, order], starts, axis=1)
     below = np.cumsum(heavy, axis=1) - heavy
     ranked = np.empty(weights.shape)
     ranked[:, order] = (below + (heavy + 1) / 2)[:, group]

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import expit, logit, ndtri
 
-from pathpipe.evaluation.arrays import Bools, Floats, Ints, binary, ratio, same_length, same_weights
+from pathpipe.evaluation.arrays import Floats, Ints, binary, ratio, same_length, same_weights
 
 _STEPS = 40
 _EDGE = 1e-12  # probabilities are kept that far from 0 and 1, where log-odds end
@@ -163,10 +163,8 @@ def _log_odds(score: Floats) -> Floats:
     return np.asarray(logit(np.clip(score, _EDGE, 1 - _EDGE)))
 
 
-def _checked_scores(score: Floats, bins: int) -> Bools:
+def _checked_scores(score: Floats, bins: int) -> None:
     if bins < 1:
         raise ValueError(f"there must be at least one bin, not {bins}")
-    fine = (score >= 0) & (score <= 1)
-    if score.ndim != 1 or not fine.all():
+    if score.ndim != 1 or not ((score >= 0) & (score <= 1)).all():
         raise ValueError("scores must be one row of probabilities")
-    return fine

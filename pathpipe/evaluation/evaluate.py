@@ -35,6 +35,7 @@ class Evaluation:
         curves: `roc`, `precision-recall` and `reliability` of class 1; of more than two classes `roc of <class>` and
             so on, each class against the rest. None of a class that is absent.
         notes: What a reader must know.
+        kind: Of the target. Without classes there is no confusion and there are no curves.
     """
 
     classes: tuple[str, ...]
@@ -45,6 +46,7 @@ class Evaluation:
     thresholds: dict[int, float]
     curves: dict[str, Curve]
     notes: tuple[str, ...] = field(default_factory=tuple)
+    kind: str = "classification"
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-able form; numbers that are undefined become null."""
@@ -65,6 +67,7 @@ class Evaluation:
             thresholds={int(fold): one for fold, one in value["thresholds"].items()},
             curves={name: Curve(**one) for name, one in value["curves"].items()},
             notes=tuple(value["notes"]),
+            kind=value["kind"],
         )
 
 

@@ -48,8 +48,10 @@ def mann_whitney(cases: Floats, controls: Floats, score: Floats) -> Floats:
         score: (P,).
 
     Returns:
-        (K,); NaN where there is no pair.
+        (K,); NaN where there is no pair, and where a score is NaN.
     """
+    if np.isnan(score).any():
+        return np.full(len(cases), np.nan)
     order = np.argsort(score, kind="stable")
     starts, _ = tie_groups(score[order])
     pos = np.add.reduceat(cases[:, order], starts, axis=1)  # (K, G), one column per distinct score
@@ -59,14 +61,16 @@ def mann_whitney(cases: Floats, controls: Floats, score: Floats) -> Floats:
 
 
 def _average_precision(positive: Bools, score: Floats, weights: Floats) -> Floats:
+    if np.isnan(score).any():
+        return np.full(len(weights), np.nan)
     order = np.argsort(-score, kind="stable")
-    score, positive, weights = score[order], positive[order], weights[:, order]
-    starts = np.flatnonzero(np.r_[True, score[1:] != score[:-1]])
+    positive, weights = positive[order], weights[:, order]
+    starts, _ = tie_groups(score[order])
     hits = np.add.reduceat(weights * positive, starts, axis=1)
     taken = np.cumsum(np.add.reduceat(weights, starts, axis=1), axis=1)
     found = np.cumsum(hits, axis=1)
     precision = np.divide(found, taken, out=np.zeros_like(found), where=taken > 0)
-    return ratio((hits * precision).sum(axis=1), found[:, -1])
+    return ratio((hits * precision).sum(axis=1), hits.sum(axis=1))
 
 
 def accuracy(targets: Ints, predicted: Ints, weights: Floats) -> Floats:

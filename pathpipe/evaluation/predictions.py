@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from pathpipe.errors import StoreError
+from pathpipe.evaluation.columns import SURVIVAL, Kind, classes_of, kind_of, numbers_of, parsed, truth_of
 
-KEYS = ("patient_id", "fold", "seed", "role", "target")
-ROLES = ("val", "test")
 Floats = npt.NDArray[np.float64]
 
 
@@ -25,15 +24,19 @@ def repr_float(value: Any) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """Predicted classes.
+    """What models say of patients about one target.
 
     Attributes:
-        classes: Class names, in the order of logits and probabilities.
-        table: Columns patient_id, fold, seed, role (`val` or `test`), target, then `p_<class>` and `logit_<class>`.
+        classes: Class names, in the order of logits and probabilities; none of a number or a time.
+        table: Columns patient_id, fold, seed, role (`val` or `test`), then by kind: target, `p_<class>` and
+            `logit_<class>` of classes and grades; target and prediction of a number; time, event (0 or 1), risk
+            (higher is earlier) and `survival_<t>`, the probability of no event up to t, of a time.
+        kind: What the target is.
     """
 
     classes: tuple[str, ...]
     table: pd.DataFrame
+    kind: Kind = "classification"
 
     @classmethod
     def of(
@@ -45,36 +48,58 @@ class Predictions:
         probabilities: Floats,
         place: tuple[int, int, str],
     ) -> Predictions:
-        """Predictions of one fold, seed and role.
+        """Predicted classes of one fold, seed and role.
 
         Args:
             logits: (P, C).
             probabilities: (P, C).
             place: (fold, seed, role).
         """
+        columns: dict[str, Sequence[Any]] = {"target": list(targets)}
+        for name, values in (("p", probabilities), ("logit", logits)):
+            columns |= {f"{name}_{one}": values[:, index].tolist() for index, one in enumerate(classes)}
+        return cls.of_columns("classification", patients, columns, place)
+
+    @classmethod
+    def of_columns(
+        cls, kind: str, patients: Sequence[str], columns: Mapping[str, Sequence[Any]], place: tuple[int, int, str]
+    ) -> Predictions:
+        """Predictions of any kind, of one fold, seed and role.
+
+        Args:
+            columns: What follows the keys, a value a patient.
+            place: (fold, seed, role).
+        """
         fold, seed, role = place
-        table = pd.DataFrame({"patient_id": list(patients), "fold": fold, "seed": seed, "role": role})
-        table["target"] = list(targets)
-        for index, name in enumerate(classes):
-            table[f"p_{name}"] = probabilities[:, index]
-        for index, name in enumerate(classes):
-            table[f"logit_{name}"] = logits[:, index]
-        return cls(tuple(classes), table)
+        table = pd.DataFrame({"patient_id": list(patients), "fold": fold, "seed": seed, "role": role, **columns})
+        return cls(classes_of(table), table, cast("Kind", kind))
 
     @classmethod
     def concatenate(cls, parts: Sequence[Predictions]) -> Predictions:
-        """All rows of several tables of the same classes."""
+        """All rows of several tables of the same target."""
         if len({part.classes for part in parts}) != 1:
             raise StoreError(f"predictions of different classes: {sorted({part.classes for part in parts})}")
-        return cls(parts[0].classes, pd.concat([part.table for part in parts], ignore_index=True))
+        if len({part.kind for part in parts}) != 1 or len({part.times for part in parts}) != 1:
+            raise StoreError("predictions of different kinds, or of survival at different times")
+        filled = [part.table for part in parts if len(part.table)] or [parts[0].table]
+        return cls(parts[0].classes, pd.concat(filled, ignore_index=True), parts[0].kind)
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """Times at which survival is predicted, in the order of their columns."""
+        names = [str(name) for name in self.table.columns]
+        return tuple(float(name.removeprefix(SURVIVAL)) for name in names if name.startswith(SURVIVAL))
 
     def write(self, path: Path) -> None:
         """Write as CSV; floats read back to the same bits."""
         self.table.to_csv(path, index=False, float_format=repr_float)
 
     @classmethod
-    def read(cls, path: Path) -> Predictions:
+    def read(cls, path: Path, kind: Kind | None = None) -> Predictions:
         """Read a CSV table.
+
+        Args:
+            kind: As the task beside it says; else told by the columns, which classes and grades have in common.
 
         Raises:
             StoreError: Columns are missing, a number isn't one, or rows contradict each other.
@@ -83,37 +108,39 @@ class Predictions:
             table = pd.read_csv(path, dtype=str, keep_default_na=False)
         except (OSError, ValueError) as error:
             raise StoreError(f"can't be read as predictions: {error}", where=str(path)) from None
-        classes = tuple(name.removeprefix("p_") for name in table.columns if name.startswith("p_"))
-        missing = [name for name in (*KEYS, *(f"logit_{name}" for name in classes)) if name not in table.columns]
-        if missing or len(classes) < 2:
-            raise StoreError(
-                f"is no table of predictions: it lacks {', '.join(missing) or 'p_<class> columns'}", where=str(path)
-            )
-        for name in ("fold", "seed"):
-            table[name] = _parsed(table[name], int, name, path)
-        for name in (f"{kind}_{one}" for kind in ("p", "logit") for one in classes):
-            table[name] = _parsed(table[name], float, name, path)
-        wrong = _wrong(table, classes)
-        if wrong:
-            raise StoreError(wrong, where=str(path))
-        return cls(classes, table)
+        kind = kind or kind_of(table)
+        return cls(classes_of(table), parsed(table, kind, path), kind)
 
-    def pooled(self, role: str) -> Pool:
-        """One row a patient and fold: probabilities averaged over seeds, in order of fold and patient.
+    def averaged(self, role: str) -> pd.DataFrame:
+        """One row a patient and fold: predictions averaged over seeds, in order of fold and patient.
+
+        A patient tested in several folds (a fixed test set, folds drawn independently) counts once, in the first of
+        them, with the average of what all those models predict.
 
         Args:
             role: `val` or `test`.
         """
-        columns = [f"p_{name}" for name in self.classes]
+        truth = list(truth_of(self.kind))
+        columns = [name for name in numbers_of(self.kind, self.table) if name not in truth]
         rows = self.table[self.table["role"] == role]
-        mean = rows.groupby(["fold", "patient_id", "target"], sort=True)[columns].mean().reset_index()
+        if role == "test":
+            rows = rows.assign(fold=rows.groupby("patient_id")["fold"].transform("min"))
+        return rows.groupby(["fold", "patient_id", *truth], sort=True)[columns].mean().reset_index()
+
+    def pooled(self, role: str) -> Pool:
+        """Classes or grades of patients, averaged.
+
+        Args:
+            role: `val` or `test`.
+        """
+        mean = self.averaged(role)
         index = {name: number for number, name in enumerate(self.classes)}
         return Pool(
             classes=self.classes,
             patients=tuple(mean["patient_id"]),
             folds=mean["fold"].to_numpy(np.int64),
             targets=np.array([index[target] for target in mean["target"]], np.int64),
-            probabilities=mean[columns].to_numpy(np.float64),
+            probabilities=mean[[f"p_{name}" for name in self.classes]].to_numpy(np.float64),
         )
 
 
@@ -136,38 +163,3 @@ class Pool:
         """Some of the rows."""
         patients = tuple(name for name, wanted in zip(self.patients, rows, strict=True) if wanted)
         return Pool(self.classes, patients, self.folds[rows], self.targets[rows], self.probabilities[rows])
-
-
-def _parsed(texts: pd.Series[str], number: type[int] | type[float], name: str, path: Path) -> Floats:
-    """Numbers, each to the bits it was written from; pandas' own parser may miss the last one."""
-    values = []
-    for row, text in enumerate(texts, start=2):
-        try:
-            values.append(number(text))
-        except ValueError:
-            whole = "whole number" if number is int else "number"
-            raise StoreError(f"row {row}: {name} `{text}` is no {whole}", where=str(path)) from None
-    return np.array(values, np.int64 if number is int else np.float64)
-
-
-def _wrong(table: pd.DataFrame, classes: tuple[str, ...]) -> str | None:
-    """What makes a table no predictions, or None."""
-    numbers = table[[f"{kind}_{name}" for kind in ("p", "logit") for name in classes]].to_numpy(np.float64)
-    finite = np.isfinite(numbers).all(axis=1)
-    if not finite.all():
-        return f"row {int(np.argmin(finite)) + 2}: a probability or logit isn't finite"
-    shares = numbers[:, : len(classes)]
-    fair = (shares >= 0).all(axis=1) & np.isclose(shares.sum(axis=1), 1, atol=1e-6)
-    if not fair.all():
-        return f"row {int(np.argmin(fair)) + 2}: the probabilities aren't shares of 1"
-    for name, known in (("role", ROLES), ("target", classes)):
-        strange = table.loc[~table[name].isin(known), name]
-        if len(strange):
-            return f"row {int(strange.index[0]) + 2}: {name} `{strange.iloc[0]}` is none of {', '.join(known)}"
-    twice = table.duplicated(["patient_id", "fold", "seed", "role"])
-    if twice.any():
-        return f"row {int(np.argmax(twice)) + 2}: patient {table['patient_id'][int(np.argmax(twice))]} stands twice"
-    targets = table.groupby("patient_id")["target"].nunique()
-    if (targets > 1).any():
-        return f"patient {targets[targets > 1].index[0]} has more than one target"
-    return None

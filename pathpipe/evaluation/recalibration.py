@@ -8,12 +8,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import minimize, minimize_scalar
-from scipy.special import expit, log_softmax, softmax
+from scipy.optimize import brentq, minimize
+from scipy.special import expit, softmax
 
 from pathpipe.evaluation.arrays import Floats, Ints, binary, same_length
 
-_BOUNDS = (-5.0, 5.0)  # log of the temperature: 0.007 to 148
+_NAN = float("nan")
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Temperature:
     """One number that all logits are divided by.
 
     Attributes:
-        value: 1 changes nothing, more than 1 makes probabilities less extreme; NaN when it couldn't be fitted.
-        note: Why it couldn't, or what a reader must know.
+        value: 1 changes nothing, more than 1 makes probabilities less extreme; NaN when there is no likeliest one.
+        note: Why there is none.
 
     Reference: Guo et al. (2017), ICML, section 4.2.
     """
@@ -40,21 +40,26 @@ class Temperature:
         """
         _checked(targets, logits)
         if len(np.unique(targets)) < 2:
-            return cls(float("nan"), "the validation patients are of one class")
-        if (np.ptp(logits, axis=1) <= 1e-12).all():
-            return cls(float("nan"), "the logits of all classes are equal: no temperature changes them")
-        rows = np.arange(len(targets))
+            return cls(_NAN, "the validation patients are of one class")
+        centred = logits - logits.mean(axis=1, keepdims=True)
+        scale = float(np.abs(centred).max())
+        if scale <= 1e-12:
+            return cls(_NAN, "the logits of all classes are equal: no temperature changes them")
+        centred = centred / scale
+        true = centred[np.arange(len(targets)), targets]
+        if (true >= centred.max(axis=1)).all():
+            return cls(_NAN, "every validation patient is classified right: the colder the likelier")
+        if true.mean() <= 0:
+            return cls(_NAN, "the logits say nothing about the class: the hotter the likelier")
 
-        def loss(log_temperature: float) -> float:
-            return float(-log_softmax(logits / np.exp(log_temperature), axis=1)[rows, targets].mean())
+        def slope(coldness: float) -> float:
+            """Of the negative log-likelihood, which is convex in 1 / temperature."""
+            return float(((softmax(coldness * centred, axis=1) * centred).sum(axis=1) - true).mean())
 
-        found = minimize_scalar(loss, bounds=_BOUNDS, method="bounded", options={"xatol": 1e-10})
-        value = float(np.exp(found.x))
-        if min(found.x - _BOUNDS[0], _BOUNDS[1] - found.x) > 1e-3:
-            return cls(value)
-        if found.x > 0:
-            return cls(value, "the logits say nothing about the class: the temperature stands at its upper bound")
-        return cls(value, "every validation patient is classified right: the temperature stands at its lower bound")
+        above = 1.0
+        while slope(above) < 0:
+            above *= 2
+        return cls(scale / float(brentq(slope, 0.0, above, xtol=1e-14, rtol=1e-12)))
 
     def apply(self, logits: Floats) -> Floats:
         """(P, C) probabilities; those of the plain logits when there is no fit."""
@@ -94,10 +99,10 @@ class Platt:
         positive, odds = binary(targets), logits[:, 1] - logits[:, 0]
         many, few = int(positive.sum()), int((~positive).sum())
         if not many or not few:
-            return cls(float("nan"), float("nan"), "the validation patients are of one class")
+            return cls(_NAN, _NAN, "the validation patients are of one class")
         centre, spread = float(odds.mean()), float(odds.std())
         if spread <= 1e-12:
-            return cls(float("nan"), float("nan"), "the logits of all validation patients are equal")
+            return cls(_NAN, _NAN, "the logits of all validation patients are equal")
         soft = np.where(positive, (many + 1) / (many + 2), 1 / (few + 2))
         x = (odds - centre) / spread
 

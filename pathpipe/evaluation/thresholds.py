@@ -44,11 +44,13 @@ def threshold_for(
         level: Above 0, at most 1.
 
     Raises:
-        ValueError: `level` is out of bounds, or shapes differ.
+        ValueError: `level` is out of bounds, a score is no number, or shapes differ.
     """
     if not 0 < level <= 1:
         raise ValueError(f"the wanted {wanted} must lie above 0 and be at most 1, not {level}")
     same_length(targets=targets, score=score)
+    if not np.isfinite(score).all():
+        raise ValueError("scores to choose a threshold among must be finite")
     positive = binary(targets)
     if positive.all() or not positive.any():
         nan = float("nan")

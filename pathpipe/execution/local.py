@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from functools import partial
 
+from pathpipe.execution.folds import devices_of_folds, threads_of_fold
 from pathpipe.execution.processes import Hearing, cores, run_in_processes
 from pathpipe.execution.receipt import Receipt
 from pathpipe.execution.threads import run_in_threads
@@ -42,7 +43,9 @@ def run_units(
     Returns:
         key -> receipts, in the order of `keys`.
     """
-    works = [partial(work, run, stages, one) for one in _settings_of_workers(settings, stages, len(keys))]
+    told = _settings_of_workers(run, settings, stages, len(keys))
+    threads = threads_of_fold(len(told)) if "train" in stages and len(told) > 1 else None
+    works = [partial(work, run, stages, one, threads=threads) for one in told]
     at_once = _in_flight(settings, stages)
 
     def finished(key: str, receipts: list[Receipt]) -> None:
@@ -65,15 +68,19 @@ def run_units(
     return {key: results[key] for key in keys}
 
 
-def _settings_of_workers(settings: RunSettings, stages: Sequence[str], units: int) -> list[RunSettings]:
+def _settings_of_workers(run: Run, settings: RunSettings, stages: Sequence[str], units: int) -> list[RunSettings]:
     """What each process is told: with several GPUs, which one is its own."""
-    if "extract" not in stages or settings.execution.gpus is None:
-        return [settings] * worker_count(settings, stages, units)
-    from pathpipe.encoders.load import pick_devices
+    if "train" in stages:
+        devices = devices_of_folds(run, settings, units)
+    elif "extract" in stages and settings.execution.gpus is not None:
+        from pathpipe.encoders.load import pick_devices
 
+        devices = pick_devices(settings.execution.gpus)
+    else:
+        return [settings] * worker_count(settings, stages, units)
     return [
         settings.model_copy(update={"execution": settings.execution.model_copy(update={"device": device})})
-        for device in pick_devices(settings.execution.gpus)
+        for device in devices
     ]
 
 

@@ -10,7 +10,7 @@ from pathpipe.execution.local import Listener, run_units
 from pathpipe.execution.receipt import Receipt
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
-from pathpipe.stages.chain import FROM_FEATURES, SLIDE_STAGES, STAGES, for_encoder, units, upstream
+from pathpipe.stages.chain import FROM_FEATURES, SLIDE_STAGES, STAGES, for_encoder, further_encoders, units, upstream
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,12 @@ class Outcome:
         return [one for stage in self.receipts.values() for one in stage.values() if one.state in states]
 
     def exit_code(self, max_failures: int) -> ExitCode:
-        """0 all done; 2 stale results were left alone; 1 more units failed than tolerated."""
+        """0 all done; 2 stale results were left alone; 4 a leak; 1 more units failed than tolerated."""
         if self.of("stale"):
             return ExitCode.BAD_REQUEST
         failed = self.of("failed")
+        if any(one.refused for one in failed):
+            return ExitCode.REFUSED
         cohort_wide = [one for one in failed if one.stage not in (*SLIDE_STAGES, *FROM_FEATURES)]
         return ExitCode.SOME_FAILED if cohort_wide or len(failed) > max_failures else ExitCode.DONE
 
@@ -69,15 +71,15 @@ def bring_up_to_stage(
             blocked += [one for receipts in results.values() for one in receipts if not one.ok]
             keys = [key for key in keys if results[key][-1].ok]
         alone = group[-1] in (*SLIDE_STAGES, *FROM_FEATURES) or STAGES[group[-1]].view
-        if any(one.state == "stale" for one in blocked) or (blocked and not alone):
+        if any(one.state == "stale" or one.refused for one in blocked) or (blocked and not alone):
             break
     return outcome
 
 
 def _passes(stages: Sequence[str], settings: RunSettings) -> list[RunSettings]:
     """Encoding goes over the slides once for each encoder; the first pass feeds the others with its tiles."""
-    others = settings.execution.with_encoders if "extract" in stages else []
-    return [settings, *(for_encoder(settings, name) for name in others if name != settings.extract.encoder)]
+    others = further_encoders(settings) if "extract" in stages else []
+    return [settings, *(for_encoder(settings, name) for name in others)]
 
 
 def _groups(chain: Sequence[str]) -> list[list[str]]:

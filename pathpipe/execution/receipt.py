@@ -25,6 +25,7 @@ class Receipt:
         counts: Numbers such as tiles.
         spent: Activity -> seconds, where the time went.
         trace: Python's traceback of an unforeseen failure.
+        refused: Whether it failed because going on would leak test data into training.
     """
 
     stage: str
@@ -39,6 +40,7 @@ class Receipt:
     host: str = ""
     attempts: int = 1
     trace: str | None = None
+    refused: bool = False
 
     @property
     def ok(self) -> bool:

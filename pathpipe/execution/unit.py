@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
-from pathpipe.errors import PathpipeError, StoreError
+from pathpipe.errors import LeakError, PathpipeError, StoreError
 from pathpipe.execution.receipt import Receipt, State, read_receipt
 from pathpipe.lease import Lease
 from pathpipe.progress import Notify, silent
@@ -25,11 +25,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a piece of work came to nothing; `trace` is Python's traceback where nobody foresaw it."""
+    """Why a piece of work came to nothing.
+
+    Attributes:
+        trace: Python's traceback, where nobody foresaw it.
+        refused: Whether it would have leaked test data into training.
+    """
 
     reason: str
     hint: str | None = None
     trace: str | None = None
+    refused: bool = False
 
 
 def contain(work: Callable[[], T]) -> T | Failure:
@@ -37,7 +43,7 @@ def contain(work: Callable[[], T]) -> T | Failure:
     try:
         return work()
     except PathpipeError as error:
-        return Failure(error.reason, error.hint)
+        return Failure(error.reason, error.hint, refused=isinstance(error, LeakError))
     except OSError as error:
         return Failure(*explain_os_error(error))
     except MemoryError:
@@ -52,15 +58,24 @@ def bring_up_to_date(stage: Stage, run: Run, key: str, settings: RunSettings, no
     Whatever goes wrong with the unit ends in a `failed` receipt; only an interrupt passes through.
     """
     started = time.monotonic()
-    receipt = contain(lambda: _attempt(stage, run, key, settings, notify))
+    receipt = contain(lambda: _passed(stage, run, key, settings, notify))
     if isinstance(receipt, Failure):
         hint = receipt.hint
         if receipt.trace is not None:
             hint = f"please report it with the traceback in {run.receipt(stage.name, key)}"
-        receipt = Receipt(stage.name, key, "failed", receipt.reason, hint, trace=receipt.trace)
+        refused = receipt.refused
+        receipt = Receipt(stage.name, key, "failed", receipt.reason, hint, trace=receipt.trace, refused=refused)
     if receipt.state == "busy" or (receipt.state == "current" and _known_well(run, receipt)):
         return receipt
     return _keep(run, replace(receipt, seconds=round(time.monotonic() - started, 3), host=socket.gethostname()))
+
+
+def _passed(stage: Stage, run: Run, key: str, settings: RunSettings, notify: Notify) -> Receipt:
+    """Bring it up to date, and ask whether what it says lets the chain go on."""
+    receipt = _attempt(stage, run, key, settings, notify)
+    if stage.gate is not None and receipt.ok:
+        stage.gate(stage.output(run, key, settings), settings)
+    return receipt
 
 
 def _attempt(stage: Stage, run: Run, key: str, settings: RunSettings, notify: Notify) -> Receipt:

@@ -12,12 +12,26 @@ from pathpipe.settings import RunSettings
 from pathpipe.stages.chain import STAGES
 
 
-def work(run: Run, stages: Sequence[str], settings: RunSettings, key: str, notify: Notify = silent) -> list[Receipt]:
+def work(
+    run: Run,
+    stages: Sequence[str],
+    settings: RunSettings,
+    key: str,
+    notify: Notify = silent,
+    threads: int | None = None,
+) -> list[Receipt]:
     """Bring one unit through `stages` in order; stops at the first that isn't `ok`.
+
+    Args:
+        threads: Most threads that torch may use, where several processes share the cores.
 
     Returns:
         One receipt a stage that was reached.
     """
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(min(threads, torch.get_num_threads()))
     receipts = []
     for name in stages:
         receipts.append(bring_up_to_date(STAGES[name], run, key, settings, notify))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from pathpipe.mil.dropout import Dropout
+
 
 class Attention(nn.Module):
     """w^T tanh(V h): one score an instance.
@@ -35,7 +37,7 @@ class GatedAttention(nn.Module):
         super().__init__()
         self.content = nn.Linear(dim, attention_dim)
         self.gate = nn.Linear(dim, attention_dim)
-        self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
+        self.dropout = Dropout(dropout) if dropout else nn.Identity()
         self.score = nn.Linear(attention_dim, maps)
 
     def forward(self, hidden: Tensor) -> Tensor:

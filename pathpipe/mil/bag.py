@@ -80,8 +80,8 @@ class Labels:
 
     @property
     def classes(self) -> Tensor | None:
-        """(B,) int64 class of each bag, where each has one; -1 where it is unknown."""
-        return self.values if self.kind in ("classification", "ordinal") else None
+        """(B,) int64 class of each bag, -1 unknown; None unless there is a logit a class: ordinal has one a step."""
+        return self.values if self.kind == "classification" else None
 
     def take(self, rows: Tensor) -> Labels:
         """Labels of the given bags, in the given order."""
@@ -101,6 +101,8 @@ class Bags:
         xy0: Level-0 px corners in the same layout, (T, 2) or (B, N, 2) int64; None unless every bag has them.
         covariates: (B, Q) float32; None unless every bag has them.
         labels: In training only.
+        slide: (T,) int64, packed and on the host in both layouts: each instance's slide, counted within its bag; None
+            where no bag has several.
     """
 
     features: Tensor
@@ -109,6 +111,7 @@ class Bags:
     xy0: Tensor | None = None
     covariates: Tensor | None = None
     labels: Labels | None = None
+    slide: Tensor | None = None
 
     @classmethod
     def pack(cls, bags: Sequence[Bag], device: torch.device | str = "cpu") -> Bags:
@@ -131,7 +134,7 @@ class Bags:
         xy0 = torch.cat(corners).to(device) if len(corners) == len(bags) else None
         vectors = [_tensor(bag.covariates) for bag in bags if bag.covariates is not None]
         covariates = torch.stack(vectors).to(device).float() if len(vectors) == len(bags) else None
-        return cls(features, _offsets([len(bag) for bag in bags]), None, xy0, covariates)
+        return cls(features, _offsets([len(bag) for bag in bags]), None, xy0, covariates, slide=_slides(bags))
 
     @classmethod
     def pad(cls, bags: Sequence[Bag], device: torch.device | str = "cpu") -> Bags:
@@ -183,6 +186,7 @@ class Bags:
     def single(self) -> list[Bags]:
         """Each bag as a packed batch of one."""
         corners = [None] * len(self) if self.xy0 is None else self.split(self.xy0)
+        slides = [None] * len(self) if self.slide is None else self.slide.split(self.lengths)
         return [
             Bags(
                 features,
@@ -191,8 +195,11 @@ class Bags:
                 xy0,
                 None if self.covariates is None else self.covariates[number : number + 1],
                 None if self.labels is None else self.labels.take(torch.tensor([number])),
+                slide,
             )
-            for number, (features, xy0) in enumerate(zip(self.split(self.features), corners, strict=True))
+            for number, (features, xy0, slide) in enumerate(
+                zip(self.split(self.features), corners, slides, strict=True)
+            )
         ]
 
     def with_features(self, features: Tensor) -> Bags:
@@ -209,8 +216,21 @@ class Bags:
         xy0 = None
         if self.xy0 is not None:
             xy0 = torch.cat([part[chosen] for part, chosen in zip(self.split(self.xy0), rows, strict=True)])
+        slide = None
+        if self.slide is not None:
+            parts = zip(self.slide.split(self.lengths), rows, strict=True)
+            slide = torch.cat([part[chosen.to(part.device)] for part, chosen in parts])
         offsets = _offsets([len(chosen) for chosen in rows])
-        return replace(self, features=torch.cat(features), offsets=offsets, mask=None, xy0=xy0)
+        return replace(self, features=torch.cat(features), offsets=offsets, mask=None, xy0=xy0, slide=slide)
+
+
+def _slides(bags: Sequence[Bag]) -> Tensor | None:
+    """Each instance's slide within its bag, where a bag has several."""
+    parts = [bag.slide for bag in bags]
+    if not any(part is not None and len(bag.slide_ids) > 1 for part, bag in zip(parts, bags, strict=True)):
+        return None
+    whole = [np.zeros(len(bag), np.int64) if part is None else part for part, bag in zip(parts, bags, strict=True)]
+    return torch.from_numpy(np.concatenate(whole).astype(np.int64))
 
 
 def _widened(padded: Tensor, width: int) -> Tensor:

@@ -47,10 +47,10 @@ class Ppeg(nn.Module):
         self.convs = nn.ModuleList(nn.Conv2d(dim, dim, size, padding=size // 2, groups=dim) for size in (7, 5, 3))
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """(side^2, L) -> (side^2, L)."""
-        side = isqrt(len(tokens))
-        image = tokens.T.reshape(1, -1, side, side)
+        """(B, side^2, L) -> (B, side^2, L)."""
+        side = isqrt(tokens.shape[1])
+        image = tokens.mT.unflatten(2, (side, side))
         seven, five, three = self.convs
         kernel = seven.weight + pad(five.weight, (1, 1, 1, 1)) + pad(three.weight, (2, 2, 2, 2))
         image = image + conv2d(image, kernel, seven.bias + five.bias + three.bias, padding=3, groups=image.shape[1])
-        return image.flatten(2).squeeze(0).T
+        return image.flatten(2).mT

@@ -10,8 +10,8 @@ from torch.nn.functional import normalize, one_hot
 def smooth_top1_svm(logits: Tensor, classes: Tensor, temperature: float = 1.0, margin: float = 1.0) -> Tensor:
     """Multi-class hinge loss with its maximum smoothed: t log(sum_j exp((s_j + margin [j != y] - s_y) / t)).
 
-    Reference: Berrada et al., Smooth Loss Functions for Deep Top-k Classification, ICLR 2018, eq. 8 with k = 1. Their
-    code turns to the unsmoothed maximum where the best two scores are far apart, which moves the loss by less than 0.001.
+    Reference: Berrada et al., Smooth Loss Functions for Deep Top-k Classification, ICLR 2018, with k = 1. Their code
+    takes the maximum itself where the best two scores are far apart, which moves the loss by less than 0.001 t.
 
     Args:
         logits: (R, C).

@@ -67,6 +67,8 @@ class MILOutput:
         loss_weights: Name -> factor; 1 where absent.
         auxiliary: Name -> further logits for the task's loss, in training.
         weight: Factor of the task's loss of `logits`.
+        seen: The instances that the values above are of, where training looked at others than the batch's: some
+            hidden, some merged.
     """
 
     logits: Tensor
@@ -79,6 +81,7 @@ class MILOutput:
     loss_weights: Mapping[str, float] = field(default_factory=dict)
     auxiliary: Mapping[str, Auxiliary] = field(default_factory=dict)
     weight: float = 1.0
+    seen: Bags | None = None
 
     def attention_per_bag(self, bags: Bags) -> list[Tensor]:
         """(n_b, K) for each bag.

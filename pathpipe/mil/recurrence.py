@@ -1,4 +1,4 @@
-"""First-order linear recurrence h_t = a_t h_{t-1} + b_t along the first axis, in parallel lanes, with its gradient.
+"""First-order linear recurrence h_t = a_t h_{t-1} + b_t along the first axis, in parallel lanes.
 
 A lane is a run of consecutive steps. All lanes advance together from zero; then the state that enters each lane
 follows from the decays and ends of those before it, and the lanes run again from there. Only products of decays are
@@ -8,6 +8,7 @@ that lie end to end are kept apart.
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ _FEW = 8  # lanes; with fewer, running twice costs more than it saves
 
 
 def linear_recurrence(decay: Tensor, drive: Tensor, start: Tensor) -> Tensor:
-    """States h_1 ... h_L of h_t = decay_t * h_{t-1} + drive_t, elementwise.
+    """States h_1 ... h_L of h_t = decay_t * h_{t-1} + drive_t, elementwise; differentiable once.
 
     Args:
         decay: (L, ...) in [0, 1].
@@ -29,7 +30,7 @@ def linear_recurrence(decay: Tensor, drive: Tensor, start: Tensor) -> Tensor:
     Returns:
         (L, ...).
     """
-    states: Tensor = _Recurrence.apply(decay, drive, start)  # type: ignore[no-untyped-call]
+    states: Tensor = _Recurrence.apply(decay, drive, start)
     return states
 
 
@@ -38,7 +39,8 @@ class _Recurrence(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, decay: Tensor, drive: Tensor, start: Tensor) -> Tensor:
-        states = _run(decay, drive, start)
+        states = torch.empty_like(drive)
+        recur(decay, drive, start, states)
         ctx.save_for_backward(decay, states, start)
         return states
 
@@ -46,36 +48,49 @@ class _Recurrence(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         decay, states, start = ctx.saved_tensors
-        later = torch.cat([decay[1:], torch.zeros_like(decay[:1])]).flip(0)
-        adjoint = _run(later, grad.flip(0), torch.zeros_like(start)).flip(0)
+        later = torch.cat([decay[1:], torch.zeros_like(decay[:1])])
+        adjoint = torch.empty_like(states)
+        recur(later, grad, torch.zeros_like(start), adjoint, backwards=True)
         before = torch.cat([start[None], states[:-1]])
         return adjoint * before, adjoint, decay[0] * adjoint[0]
 
 
-def _run(decay: Tensor, drive: Tensor, start: Tensor) -> Tensor:
-    """Lanes where there are enough of them, then what is left over, step by step."""
+def recur(decay: Tensor, drive: Tensor, start: Tensor, states: Tensor, backwards: bool = False) -> None:
+    """Fill `states` (L, ...), other memory than `drive`: from the last step to the first if `backwards`."""
     lanes = len(drive) // LANE
-    states = torch.empty_like(drive)
     if lanes < _FEW:
-        _steps(decay, drive, start, states)
-        return states
+        _steps(decay, drive, start, states, backwards)
+        return
     inside = lanes * LANE
-    shape = (lanes, LANE, *drive.shape[1:])
-    folded = [values[:inside].reshape(shape).transpose(0, 1) for values in (decay, drive, states)]
-    _steps(folded[0], folded[1], torch.zeros_like(drive[:lanes]), folded[2])
-    through = decay[:inside].reshape(shape).prod(1)
+    if backwards and inside < len(drive):
+        _steps(decay[inside:], drive[inside:], start, states[inside:], backwards)
+        start = states[inside]
+    shape = (lanes, LANE)
+    decays, drives, inner = (values[:inside].unflatten(0, shape) for values in (decay, drive, states))
+    _lanes(decays, drives, inner, start, backwards)
+    if not backwards and inside < len(drive):
+        _steps(decay[inside:], drive[inside:], states[inside - 1], states[inside:], backwards)
+
+
+def _lanes(decay: Tensor, drive: Tensor, states: Tensor, start: Tensor, backwards: bool) -> None:
+    """The same on (lanes, LANE, ...)."""
+    by_step = [values.transpose(0, 1) for values in (decay, drive, states)]
+    _steps(by_step[0], by_step[1], torch.zeros_like(drive[:, 0]), by_step[2], backwards)
+    through = decay.prod(1)
     entering = torch.empty_like(through)
-    entering[0] = start
-    for lane in range(1, lanes):
-        torch.addcmul(folded[2][-1, lane - 1], through[lane - 1], entering[lane - 1], out=entering[lane])
-    _steps(folded[0], folded[1], entering, folded[2])
-    _steps(decay[inside:], drive[inside:], states[inside - 1], states[inside:])
-    return states
+    order = _order(len(drive), backwards)
+    end = 0 if backwards else -1
+    entering[order[0]] = start
+    for before, lane in pairwise(order):
+        torch.addcmul(states[before, end], through[before], entering[before], out=entering[lane])
+    _steps(by_step[0], by_step[1], entering, by_step[2], backwards)
 
 
-def _steps(decay: Tensor, drive: Tensor, start: Tensor, states: Tensor) -> None:
-    """Fill `states` step by step."""
-    state = start
-    for step in range(len(drive)):
+def _steps(decay: Tensor, drive: Tensor, state: Tensor, states: Tensor, backwards: bool) -> None:
+    for step in _order(len(drive), backwards):
         torch.addcmul(drive[step], decay[step], state, out=states[step])
         state = states[step]
+
+
+def _order(count: int, backwards: bool) -> range:
+    return range(count - 1, -1, -1) if backwards else range(count)

@@ -19,9 +19,33 @@ MODELS = Registry(
         "max": "pathpipe.mil.models.mean_max:Max",
         "abmil": "pathpipe.mil.models.abmil:Abmil",
         "gated-abmil": "pathpipe.mil.models.abmil:GatedAbmil",
+        "clam-sb": "pathpipe.mil.models.clam:Clam",
+        "clam-mb": "pathpipe.mil.models.clam:ClamMb",
+        "dsmil": "pathpipe.mil.models.dsmil:Dsmil",
+        "dtfd": "pathpipe.mil.models.dtfd:Dtfd",
+        "acmil": "pathpipe.mil.models.acmil:Acmil",
+        "ilra": "pathpipe.mil.models.ilra:Ilra",
+        "transmil": "pathpipe.mil.models.transmil:Transmil",
+        "rrt": "pathpipe.mil.models.rrt:Rrt",
+        "wikg": "pathpipe.mil.models.wikg:Wikg",
+        "s4mil": "pathpipe.mil.models.s4:S4Mil",
+        "vit": "pathpipe.mil.models.vit:Vit",
+        "mambamil": "pathpipe.mil.models.mambamil:MambaMIL",
+        "ins": "pathpipe.mil.models.ins:Ins",
+        "gnn-vitcap": "pathpipe.mil.models.gnn_vitcap:GnnVitCap",
+        "2dmamba": "pathpipe.mil.models.mamba2d:Mamba2D",
     },
 )
-WRAPPERS = Registry("wrapper", {})
+WRAPPERS = Registry(
+    "wrapper",
+    {
+        "aem": "pathpipe.mil.wrappers.aem:Aem",
+        "mhim": "pathpipe.mil.wrappers.mhim:Mhim",
+        "pack": "pathpipe.mil.wrappers.pack:Pack",
+        "pool-slides": "pathpipe.mil.wrappers.pool_slides:PoolSlides",
+        "covariates": "pathpipe.mil.wrappers.covariates:Covariates",
+    },
+)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import replace
 from typing import ClassVar
 
@@ -45,6 +46,13 @@ class Wrapper(MILModule):
     def deployed(self) -> MILModule:
         """The model inside."""
         return self.base.deployed()
+
+    def kept(self) -> MILModule:
+        """What a wrapper that stays is deployed as: itself around the deployed model, sharing all weights."""
+        stays = copy(self)
+        stays._modules = dict(self._modules)  # a shallow copy shares the table in which `base` is replaced
+        stays.base = self.base.deployed()
+        return stays
 
     def setup(self, context: TrainContext) -> None:
         """Called once, before the first epoch."""

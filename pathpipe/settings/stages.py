@@ -153,18 +153,25 @@ class HeatmapSettings(Settings):
 class Execution(Settings):
     """How the work is done; never changes a result."""
 
-    workers: int = Field(0, ge=0, description="Processes over slides (0: chosen from the cores)")
+    workers: int = Field(0, ge=0, description="Processes over slides or folds (0: chosen from the cores)")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     with_encoders: list[str] = Field(
         default_factory=list, description="Further encoders of the catalogue to feed with the same tiles, decoded once"
     )
     gpus: str | None = Field(
-        None, pattern=r"^(all|\d+(,\d+)*)$", description="GPUs that encode, one process each: `all`, or numbers: 0,1"
+        None, pattern=r"^(all|\d+(,\d+)*)$", description="GPUs to use, each by its own process: `all`, or numbers: 0,1"
+    )
+    folds_per_gpu: int = Field(1, ge=1, le=16, description="Folds and seeds trained at once on each GPU")
+    save_every_s: float = Field(
+        30.0, ge=0, description="Seconds between savings of a training, which goes on from the last when cut off"
+    )
+    log: list[Literal["tensorboard", "wandb", "mlflow"]] = Field(
+        default_factory=list, description="Who follows a training beside history.csv: tensorboard, wandb, mlflow"
     )
     tiles_per_batch: int = Field(
         0, ge=0, description="Tiles per forward pass; halved where they don't fit (0: probed on a GPU, 64 on a CPU)"
     )
-    compile: bool = Field(False, description="Let torch.compile fuse the encoder: slow to start, faster afterwards")
+    compile: bool = Field(False, description="Let torch.compile fuse the encoder, or the model that trains: slow to start")
     channels_last: bool = Field(False, description="Memory order that convolutional encoders like")
     read_threads: int = Field(2, ge=1, description="Threads that read and decode the tiles of a slide")
     stage_dir: str | None = Field(

@@ -23,6 +23,21 @@ class TrainSettings(Settings):
         description="Wrappers of the model, from the inside out: NAME, NAME=VALUE or NAME.OPTION=VALUE "
         "(`pathpipe models` lists them)",
     )
+    task_settings: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Options of the kind of target: bins, alpha (survival); ties (cox); loss, delta (regression); "
+        "order (ordinal); weights (several targets)",
+    )
+    slides_of_patient: Literal["merge", "pool"] = Field(
+        "merge",
+        description="Slides of one patient: merge their tiles into one bag, or pool the predictions of a bag a slide",
+    )
+    encoders: list[str] = Field(
+        default_factory=list, description="Encoders whose features of the same tiles are laid side by side"
+    )
+    covariates: list[str] = Field(
+        default_factory=list, description="Cohort columns (age, sex) that the model takes beside the slides"
+    )
     epochs: int = Field(40, ge=1, description="Largest number of epochs")
     min_epochs: int = Field(1, ge=1, description="Epochs before training may stop early")
     patience: int = Field(10, ge=1, description="Stop after this many epochs in which `monitor` was no better")
@@ -56,9 +71,19 @@ class TrainSettings(Settings):
         0.0, ge=0, lt=1, description="Share of a bag's instances left out at random in each training step"
     )
     mixup: float = Field(
-        0.0, ge=0, description="Mix the features and losses of two bags of a batch, share ~ Beta(mixup, mixup) (0: never)"
+        0.0,
+        ge=0,
+        description="Mix features and losses of two bags of a batch, share ~ Beta(mixup, mixup) (0: never)",
     )
     seeds: list[int] = Field(default=[0], min_length=1, description="One model a fold and seed")
+
+    @field_validator("encoders", "covariates")
+    @classmethod
+    def _each_once(cls, value: list[str]) -> list[str]:
+        twice = next((name for name in value if value.count(name) > 1), None)
+        if twice is not None:
+            raise ValueError(f"`{twice}` stands twice")
+        return value
 
     @field_validator("wrappers", mode="before")
     @classmethod

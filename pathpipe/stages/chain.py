@@ -13,7 +13,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "extract": ("tile",),
     "embed": ("extract",),
     "split": (),
-    "train": ("extract", "split"),
+    "audit": ("extract", "split"),
+    "train": ("extract", "split", "audit"),
     "evaluate": ("train",),
     "heatmap": ("train",),
     "report": ("evaluate", "heatmap", "contact-sheet"),
@@ -36,8 +37,19 @@ def upstream(stage: str) -> list[str]:
 
 def train_name(settings: RunSettings) -> str:
     """Name of a trained model: as asked, or model-target-encoder."""
-    parts = (settings.train.model, settings.split.target, settings.extract.encoder)
+    parts = (settings.train.model, settings.split.target, "+".join(encoders_of(settings)))
     return settings.train.name or safe_name("-".join(parts))
+
+
+def encoders_of(settings: RunSettings) -> list[str]:
+    """Encoders whose features a model takes: the run's own, or several side by side."""
+    return settings.train.encoders or [settings.extract.encoder]
+
+
+def further_encoders(settings: RunSettings) -> list[str]:
+    """Encoders that encode the run's tiles beside its own."""
+    wanted = dict.fromkeys([*settings.execution.with_encoders, *settings.train.encoders])
+    return [name for name in wanted if name != settings.extract.encoder]
 
 
 def fold_key(fold: int, seed: int) -> str:
@@ -63,4 +75,5 @@ def for_encoder(settings: RunSettings, name: str) -> RunSettings:
     """The same settings with another encoder of the catalogue."""
     extract = settings.extract.model_copy(update={"encoder": name, "weights": None})
     execution = settings.execution.model_copy(update={"with_encoders": []})
-    return settings.model_copy(update={"extract": extract, "execution": execution})
+    train = settings.train.model_copy(update={"encoders": []})
+    return settings.model_copy(update={"extract": extract, "execution": execution, "train": train})

@@ -16,7 +16,7 @@ from pathpipe.provenance import Provenance, read_provenance
 from pathpipe.publish import publish
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
-from pathpipe.stages.chain import for_encoder
+from pathpipe.stages.chain import for_encoder, further_encoders
 from pathpipe.stages.encoding import Part, encode
 from pathpipe.stages.stage import READERS, Job, Made, Stage, sections
 from pathpipe.store.features import read_header
@@ -68,9 +68,9 @@ def make(job: Job) -> Made:
 def _along(job: Job) -> list[tuple[RunSettings, Provenance]]:
     """Encoders that are fed with the same tiles: those asked for whose features aren't there in any form."""
     found = []
-    for name in job.settings.execution.with_encoders:
+    for name in further_encoders(job.settings):
         settings = for_encoder(job.settings, name)
-        if name != job.settings.extract.encoder and not job.run.features(name, job.key).exists():
+        if not job.run.features(name, job.key).exists():
             found.append((settings, STAGE.provenance(job.run, job.key, settings)))
     return found
 

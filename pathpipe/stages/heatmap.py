@@ -17,12 +17,15 @@ from pathpipe.provenance import FOLDER_FILE, read_provenance
 from pathpipe.publish import publish_json
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
+from pathpipe.settings.target import parse_target
 from pathpipe.slides.open import open_slide
 from pathpipe.slides.slide import Mpp
-from pathpipe.stages.chain import fold_key, train_name
+from pathpipe.stages.chain import encoders_of, fold_key, train_name
+from pathpipe.stages.patients import covariate_values
 from pathpipe.stages.split import read_splits
 from pathpipe.stages.stage import Job, Made, Stage, sections
 from pathpipe.stages.train import MODEL
+from pathpipe.store.aligned import read_aligned
 from pathpipe.store.features import Features, read_features
 from pathpipe.tissue.thumbnail import read_thumbnail
 from pathpipe.training.checkpoint import load_checkpoint
@@ -32,16 +35,22 @@ PICTURE, SCORES, SUMMARY = "heatmap.png", "scores.csv", "summary.json"
 
 def inputs(run: Run, key: str, settings: RunSettings) -> dict[str, str]:
     """The slide's features, the models that score it, the truth drawn on it."""
-    features = read_provenance(run.features(settings.extract.encoder, key))
-    if features is None:
+    features = [read_provenance(path) for path in _paths(run, key, settings)]
+    known = [one.fingerprint for one in features if one is not None]
+    if len(known) < len(features):
         raise StoreError("the slide has no features", where=key, hint="`pathpipe extract` says why")
     models = {path.name: read_provenance(path) for path in _models(run, key, settings)}
     truth = run.cohort[key].truth
     return {
-        "features": features.fingerprint,
+        "features": known[0] if len(known) == 1 else fingerprint(known),
         "models": fingerprint({name: made.fingerprint for name, made in models.items() if made is not None}),
         "truth": sampled_digest(truth) if truth is not None and truth.exists() else "",
     }
+
+
+def _paths(run: Run, key: str, settings: RunSettings) -> list[Path]:
+    """The slide's features, by each encoder."""
+    return [run.features(name, key) for name in encoders_of(settings)]
 
 
 def _models(run: Run, key: str, settings: RunSettings) -> list[Path]:
@@ -56,14 +65,17 @@ def _models(run: Run, key: str, settings: RunSettings) -> list[Path]:
 
 def make(job: Job) -> Made:
     """Score the tiles from stored features; the slide is read for its thumbnail only."""
-    features = read_features(job.run.features(job.settings.extract.encoder, job.key))
+    paths = _paths(job.run, job.key, job.settings)
+    features = read_features(paths[0]) if len(paths) == 1 else read_aligned(paths)
     job.target.mkdir()
     if features.empty_reason:
         publish_json(job.target / SUMMARY, {"empty_reason": features.empty_reason})
         publish_json(job.target / FOLDER_FILE, job.provenance.to_dict())
         return Made("empty", features.empty_reason)
     models = [load_checkpoint(path / MODEL) for path in _models(job.run, job.key, job.settings)]
-    scores = slide_scores(models, features)
+    cohort = job.run.cohort
+    values = covariate_values(cohort, job.settings.train.covariates)
+    scores = slide_scores(models, features, values, cohort[job.key].patient_id)
     canvas = _canvas(job, features)
     summary = _summary(job, scores, canvas)
     picture = draw_heatmap(canvas, scores, _title(job, scores, summary), job.settings.heatmap)
@@ -86,9 +98,11 @@ def _canvas(job: Job, features: Features) -> Canvas:
 def _summary(job: Job, scores: Scores, canvas: Canvas) -> dict[str, object]:
     share = share_inside(scores.xy0, canvas.side0, canvas.truth)
     found = instance_auroc(scores.score, share)
-    label = (job.run.cohort[job.key].labels or {}).get(job.settings.split.target, "")
+    texts = job.run.cohort[job.key].labels or {}
+    label = "/".join(texts.get(name, "") for name in parse_target(job.settings.split.target)[0].columns).strip("/")
     return {
         "label": label,
+        "kind": scores.target_kind,
         "predicted": scores.classes[scores.predicted],
         "probability": {name: float(p) for name, p in zip(scores.classes, scores.probability, strict=True)},
         "logits": scores.logits.tolist(),
@@ -103,9 +117,8 @@ def _summary(job: Job, scores: Scores, canvas: Canvas) -> dict[str, object]:
 
 
 def _title(job: Job, scores: Scores, summary: dict[str, object]) -> str:
-    probability = scores.probability[scores.predicted]
     label = f", labelled {summary['label']}" if summary["label"] else ""
-    return f"{job.key}{label}: predicted {summary['predicted']} ({probability:.2f})"
+    return f"{job.key}{label}: {scores.said}"
 
 
 def read_summary(path: Path) -> dict[str, object]:
@@ -136,7 +149,7 @@ def check(path: Path) -> Made:
 
 STAGE = Stage(
     name="heatmap",
-    version=1,
+    version=2,
     packages=("torch", "matplotlib"),
     what=sections("heatmap"),
     inputs=inputs,

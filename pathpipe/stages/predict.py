@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,11 +10,17 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pathpipe.cohort import Cohort
 from pathpipe.encoders.stain import target_of
-from pathpipe.errors import SettingsError, StoreError
+from pathpipe.errors import CohortError, SettingsError, StoreError
+from pathpipe.evaluation.kinds import median_grade
+from pathpipe.mil.bag import Bag
+from pathpipe.mil.wrappers.covariates import covariates_of
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings, merge
+from pathpipe.stages.patients import Values, covariate_values, feature_sets, with_covariates
 from pathpipe.stages.train import MODEL
+from pathpipe.tasks.task import Table
 from pathpipe.tissue.method import missing_files
 from pathpipe.training.checkpoint import Checkpoint, load_checkpoint
 from pathpipe.training.loading import load_bags
@@ -28,9 +34,9 @@ class Ensemble:
     checkpoints: tuple[Checkpoint, ...]
 
     @property
-    def classes(self) -> tuple[str, ...]:
-        """Class names, in the order of the probabilities."""
-        return tuple(self.checkpoints[0].task["classes"])
+    def covariates(self) -> list[str]:
+        """Cohort columns that the models take."""
+        return list(dict.fromkeys(one.column for model in self.checkpoints for one in covariates_of(model.wrappers)))
 
     def settings(
         self,
@@ -86,44 +92,81 @@ def load_ensemble(path: Path) -> Ensemble:
     first = checkpoints[0]
     for file, other in zip(files, checkpoints, strict=True):
         first.refuse_other_encoder(other.encoder, where=str(file))
-        if other.task != first.task or other.preprocessing != first.preprocessing:
+        same = other.load_task().question() == first.load_task().question()
+        if not same or other.preprocessing != first.preprocessing:
             raise StoreError("was trained for another target or preprocessing than its neighbours", where=str(file))
     return Ensemble(checkpoints)
 
 
 def predict_patients(run: Run, settings: RunSettings, ensemble: Ensemble, device: str) -> pd.DataFrame:
-    """One row a patient with tiles: mean probability of the models and their spread.
+    """One row a patient with tiles: mean prediction of the models and their spread.
 
     Returns:
-        Columns patient_id, slides, tiles, predicted, `p_<class>`, `sd_<class>` (over models; 0 for one model).
+        Columns patient_id, slides, tiles, then for each target `predicted` and `p_<class>` of classes and grades,
+        `prediction` of a number, `risk` and `survival_<t>` of a time, each with its `sd_` over models (0 for one
+        model). With several targets the target's name and a space stand before each.
+
+    Raises:
+        CohortError: The models take covariates, and the cohort lacks their column.
+        StoreError: The features are of another encoder.
     """
-    paths = {slide.slide_id: run.features(settings.extract.encoder, slide.slide_id) for slide in run.cohort.slides}
-    files = {slide_id: path for slide_id, path in paths.items() if path.exists()}
-    if not files:
-        return pd.DataFrame()
     try:
-        loaded = load_bags(files, run.cohort.patients)
+        loaded = load_bags(feature_sets(run, settings), run.cohort.patients)
+    except CohortError:
+        return pd.DataFrame()
     except StoreError as error:
         if "no slide has features" in error.what:
             return pd.DataFrame()
         raise
     ensemble.checkpoints[0].refuse_other_encoder(loaded.encoder)
-    bags = list(loaded.bags.values())
-    scores = np.stack([_scores(checkpoint, bags, device) for checkpoint in ensemble.checkpoints])  # (M, P, C)
-    mean, spread = scores.mean(axis=0), scores.std(axis=0)
-    table = pd.DataFrame(
-        {
-            "patient_id": list(loaded.bags),
-            "slides": [len(bag.slide_ids) for bag in bags],
-            "tiles": [len(bag) for bag in bags],
-            "predicted": [ensemble.classes[index] for index in mean.argmax(axis=1)],
-        }
-    )
-    for index, name in enumerate(ensemble.classes):
-        table[f"p_{name}"], table[f"sd_{name}"] = mean[:, index], spread[:, index]
-    return table
+    values = covariates_or_refuse(run.cohort, ensemble.covariates)
+    said = [
+        _tables(checkpoint, with_covariates(loaded.bags, covariates_of(checkpoint.wrappers), values), device)
+        for checkpoint in ensemble.checkpoints
+    ]
+    bags = loaded.bags.values()
+    columns: dict[str, Sequence[Any]] = {
+        "patient_id": list(loaded.bags),
+        "slides": [len(bag.slide_ids) for bag in bags],
+        "tiles": [len(bag) for bag in bags],
+    }
+    for tables in zip(*said, strict=True):
+        before = f"{tables[0].target} " if len(said[0]) > 1 else ""
+        columns |= {f"{before}{name}": column for name, column in _averaged(tables).items()}
+    return pd.DataFrame(columns)
 
 
-def _scores(checkpoint: Checkpoint, bags: Sequence[Any], device: str) -> np.ndarray:
+def covariates_or_refuse(cohort: Cohort, columns: list[str]) -> Values:
+    """What the cohort knows of the covariates that models take.
+
+    Raises:
+        CohortError: It lacks a column.
+    """
+    try:
+        return covariate_values(cohort, columns)
+    except CohortError as error:
+        raise CohortError(
+            f"the model takes the covariates {', '.join(columns)}: {error.what}",
+            where=error.where,
+            hint="give a cohort table with these columns; a patient's cell may be empty",
+        ) from None
+
+
+def _tables(checkpoint: Checkpoint, bags: Mapping[str, Bag], device: str) -> tuple[Table, ...]:
     model = checkpoint.build().to(device)
-    return np.asarray(checkpoint.load_task().scores(predict_logits(model, bags, device)).numpy())
+    return checkpoint.load_task().tables(predict_logits(model, list(bags.values()), device))
+
+
+def _averaged(tables: Sequence[Table]) -> dict[str, Any]:
+    """Mean and spread over models of what they say about one target."""
+    names = [name for name in tables[0].columns if not name.startswith("logit_")]
+    stacked = {name: np.stack([np.asarray(table.columns[name]) for table in tables]) for name in names}
+    found: dict[str, Any] = {}
+    if tables[0].kind in ("classification", "ordinal"):
+        mean = np.stack([stacked[name].mean(axis=0) for name in names], axis=1)
+        at = mean.argmax(axis=1) if tables[0].kind == "classification" else median_grade(mean)
+        found["predicted"] = [names[index].removeprefix("p_") for index in at]
+    for name in names:
+        found[name] = stacked[name].mean(axis=0)
+        found[f"sd_{name.removeprefix('p_')}"] = stacked[name].std(axis=0)
+    return found

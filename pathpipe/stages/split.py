@@ -111,6 +111,17 @@ def make(job: Job) -> Made:
     return check(job.target)
 
 
+def preflight(run: Run, settings: RunSettings) -> None:
+    """Columns, lists and files are there and can be read, before a slide is worked on for hours."""
+    split, cohort = settings.split, run.cohort
+    labelled = labelled_patients(cohort, split.target)
+    strata_of(labelled.spec, labelled.values, split.folds)
+    if split.folds_from is not None:
+        read_foreign(Path(split.folds_from), cohort.patients)
+    else:
+        _bonds(cohort, split)
+
+
 def _bonds(cohort: Cohort, settings: SplitSettings) -> Bonds:
     return Bonds(
         group=column_by_patient(cohort, settings.group) if settings.group else {},
@@ -121,7 +132,10 @@ def _bonds(cohort: Cohort, settings: SplitSettings) -> Bonds:
 
 def _fixed_test(cohort: Cohort, settings: SplitSettings) -> frozenset[str] | None:
     if settings.test_list is not None:
-        lines = Path(settings.test_list).read_text(encoding="utf-8-sig").splitlines()
+        try:
+            lines = Path(settings.test_list).read_text(encoding="utf-8-sig").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            raise CohortError(f"can't be read as a list: {error}", where=settings.test_list) from None
         names = [line.strip() for line in lines if line.strip()]
         found = find_patients(names, cohort.patients)
         unknown = [name for name, patient in found.items() if patient is None]
@@ -208,4 +222,5 @@ STAGE = Stage(
     output=lambda run, key, settings: run.split(split_name(settings)),
     make=make,
     check=check,
+    preflight=preflight,
 )

@@ -66,6 +66,7 @@ class Stage:
         make: Write `job.target`.
         check: Validate an artefact's content; raises StoreError.
         preflight: Raise now what would fail every unit, e.g. missing weights.
+        gate: Raise when a valid artefact forbids to go on, e.g. an audit that found a leak; the artefact stays.
         view: Its artefact only shows what lies elsewhere in the run: a stale one is made anew without asking.
     """
 
@@ -78,6 +79,7 @@ class Stage:
     make: Callable[[Job], Made]
     check: Callable[[Path], Made]
     preflight: Callable[[Run, RunSettings], None] | None = None
+    gate: Callable[[Path, RunSettings], None] | None = None
     view: bool = False
 
     def provenance(self, run: Run, key: str, settings: RunSettings) -> Provenance:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from pathpipe.encoders.load import pick_device
-from pathpipe.errors import CohortError, StoreError
-from pathpipe.evaluation.predictions import Predictions
+from pathpipe.errors import CohortError, SettingsError, StoreError
 from pathpipe.fingerprint import fingerprint
 from pathpipe.mil.registry import Recipe, build_model
 from pathpipe.provenance import FOLDER_FILE, read_provenance
@@ -18,30 +19,29 @@ from pathpipe.publish import publish_json
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
 from pathpipe.stages.chain import train_name
-from pathpipe.stages.split import read_splits, split_name
+from pathpipe.stages.fitting import conditions
+from pathpipe.stages.outcomes import predictions_of, read_outcomes, write_outcomes
+from pathpipe.stages.patients import (
+    Prepared,
+    covariate_values,
+    feature_files,
+    feature_sets,
+    labels_of,
+    prepare_fold,
+    refuse_encoders,
+    task_of,
+    wrappers_of,
+)
+from pathpipe.stages.split import split_name
 from pathpipe.stages.stage import Job, Made, Stage, sections
-from pathpipe.tasks.classification import ClassificationTask
 from pathpipe.tissue.method import pinned
 from pathpipe.training.checkpoint import Checkpoint, load_checkpoint
-from pathpipe.training.fold import FoldData
-from pathpipe.training.loading import LoadedBags, load_bags
-from pathpipe.training.trainer import TrainedFold, train_fold
+from pathpipe.training.distributed import local_device
+from pathpipe.training.fit import Conditions
+from pathpipe.training.logs import refuse_missing
+from pathpipe.training.trainer import TrainedFold, predict_logits, train_fold
 
-MODEL, PREDICTIONS, HISTORY = "model.pt", "predictions.csv", "history.csv"
-
-
-def feature_files(run: Run, settings: RunSettings) -> dict[str, Path]:
-    """slide_id -> feature file, for the slides that have one.
-
-    Raises:
-        CohortError: No slide has.
-    """
-    encoder = settings.extract.encoder
-    files = {slide.slide_id: run.features(encoder, slide.slide_id) for slide in run.cohort.slides}
-    found = {slide_id: path for slide_id, path in files.items() if path.exists()}
-    if not found:
-        raise CohortError(f"no slide has features of `{encoder}`", hint="`pathpipe extract` says why")
-    return found
+MODEL, HISTORY = "model.pt", "history.csv"
 
 
 def what(settings: RunSettings) -> dict[str, Any]:
@@ -52,31 +52,58 @@ def what(settings: RunSettings) -> dict[str, Any]:
 
 
 def inputs(run: Run, key: str, settings: RunSettings) -> dict[str, str]:
-    """The features of every slide and the split."""
-    made = {slide_id: read_provenance(path) for slide_id, path in feature_files(run, settings).items()}
+    """The features of every slide, the split, and what the cohort says of the patients."""
+    cohort, train = run.cohort, settings.train
+    made = {slide_id: _fingerprints(paths) for slide_id, paths in sorted(feature_sets(run, settings).items())}
     split = read_provenance(run.split(split_name(settings)))
     if split is None:
         raise StoreError("there is no split", where=str(run.split(split_name(settings))), hint="run `pathpipe split`")
-    known = {slide_id: one.fingerprint for slide_id, one in sorted(made.items()) if one is not None}
-    return {"features": fingerprint(known), "split": split.fingerprint, "unit": key}
+    labels = {patient: list(texts) for patient, texts in labels_of(cohort, settings.split.target).items()}
+    known = {"labels": fingerprint(labels), "patients": fingerprint(dict(sorted(cohort.patients.items())))}
+    if train.covariates:
+        known["covariates"] = fingerprint(covariate_values(cohort, train.covariates))
+    return {"features": fingerprint(made), "split": split.fingerprint, **known, "unit": key}
+
+
+def _fingerprints(paths: Sequence[Path]) -> list[str]:
+    return [one.fingerprint for one in map(read_provenance, paths) if one is not None]
 
 
 def make(job: Job) -> Made:
     """Train one fold with one seed."""
-    fold, seed = _parse(job.key)
-    settings = job.settings
-    labels = job.run.cohort.labels_by_patient(settings.split.target)
-    loaded = _bags(job)
-    task = ClassificationTask.from_column(settings.split.target, list(labels.values()))
-    data = FoldData.of(read_splits(job.run, settings), fold, loaded.bags, labels)
-    device = pick_device(settings.execution.device)
-    trained = train_fold(data, task, settings.train, seed, device, job.notify)
+    with conditions(job) as how:
+        trained, prepared = _fit(job, how)
+    data, task = prepared.data, prepared.task
     job.target.mkdir()
-    Checkpoint.of(trained, task, loaded.encoder, _preprocessing(job)).save(job.target / MODEL)
-    _predictions(trained, task, labels).write(job.target / PREDICTIONS)
+    Checkpoint.of(trained, task, prepared.encoder, _preprocessing(job)).save(job.target / MODEL)
+    write_outcomes(job.target, task, predictions_of(trained, task, data.labels))
     trained.history.to_csv(job.target / HISTORY, index=False)
     publish_json(job.target / FOLDER_FILE, job.provenance.to_dict())
+    if how.keep is not None:
+        how.keep.forget()
     return _made(trained.best_epoch, len(data.roles["train"]), len(data.roles["test"]))
+
+
+def take_part(job: Job) -> None:
+    """Take part in a training that another process of torchrun leads, and publishes."""
+    with conditions(job) as how:
+        _fit(job, how)
+
+
+def _fit(job: Job, how: Conditions) -> tuple[TrainedFold, Prepared]:
+    """What every process of a training does."""
+    fold, seed = _parse(job.key)
+    prepared = prepare_fold(job.run, job.settings, fold)
+    data, task = prepared.data, prepared.task
+    device = pick_device(local_device(job.settings.execution.device))
+    trained = train_fold(data, task, prepared.settings, seed, device, job.notify, how)
+    if task.finishes:
+        members = data.roles["train"]
+        bags = [data.bags[patient] for patient in members]
+        logits = predict_logits(trained.model.to(device), bags, device, how.group)
+        trained.model.cpu()
+        task = task.finish(logits, task.encode([data.labels[patient] for patient in members]))
+    return trained, replace(prepared, task=task)
 
 
 def _preprocessing(job: Job) -> dict[str, Any]:
@@ -88,44 +115,34 @@ def _preprocessing(job: Job) -> dict[str, Any]:
     options = pinned(tissue["method"], tissue["method_settings"], digest)
     # said only: where the files of other slides lie is for `predict` to ask
     foreign = {"coords_dir": "given"} if first and "coords" in first.inputs else {}
-    return {**kept, "tissue": {**tissue, "method_settings": options}, "tile": {**kept["tile"], **foreign}}
-
-
-def _bags(job: Job) -> LoadedBags:
-    patients = job.run.cohort.patients
-    return load_bags(feature_files(job.run, job.settings), patients)
-
-
-def _predictions(trained: TrainedFold, task: ClassificationTask, labels: dict[str, str]) -> Predictions:
-    parts = []
-    for role in ("val", "test"):
-        patients, logits = list(trained.patients[role]), trained.logits[role]
-        parts.append(
-            Predictions.of(
-                task.classes,
-                patients,
-                [labels[patient] for patient in patients],
-                logits.double().numpy(),
-                task.scores(logits).double().numpy(),
-                (trained.fold, trained.seed, role),
-            )
-        )
-    return Predictions.concatenate(parts)
+    kept |= {"tissue": {**tissue, "method_settings": options}, "tile": {**kept["tile"], **foreign}}
+    encoders = job.settings.train.encoders
+    return {**kept, "train": {"encoders": encoders}} if encoders else kept
 
 
 def check(path: Path) -> Made:
     """Read model and predictions back."""
     checkpoint = load_checkpoint(path / MODEL)
-    predictions = Predictions.read(path / PREDICTIONS)
-    tested = int((predictions.table["role"] == "test").sum())
-    return _made(checkpoint.best_epoch, None, tested)
+    _, found = read_outcomes(path)
+    tested = {patient for one in found.values() for patient in one.table.loc[one.table["role"] == "test", "patient_id"]}
+    return _made(checkpoint.best_epoch, None, len(tested))
 
 
 def preflight(run: Run, settings: RunSettings) -> None:
-    """The model exists and takes these options; the target is a column of the cohort."""
+    """The model exists and takes these options and this target; the cohort has what is asked of it."""
+    refuse_missing(settings.execution.log)
+    refuse_encoders(settings)
+    covariate_values(run.cohort, settings.train.covariates)
+    task = task_of(labels_of(run.cohort, settings.split.target), settings)
+    recipe = Recipe(settings.train.model, settings.train.model_settings, wrappers_of(settings.train))
     with torch.random.fork_rng(devices=[]):
-        build_model(Recipe(settings.train.model, settings.train.model_settings, settings.train.wrappers), 8, 2)
-    run.cohort.labels_by_patient(settings.split.target)
+        model = build_model(recipe, 8, task.outputs)
+    if model.card.needs_classes and task.kind != "classification":
+        raise SettingsError(
+            f"model `{settings.train.model}` learns from classes and takes no {task.kind} target",
+            where="train.model",
+            hint="`pathpipe models NAME` says what a model needs",
+        )
 
 
 def _parse(key: str) -> tuple[int, int]:
@@ -142,7 +159,7 @@ def _made(best_epoch: int, trained_on: int | None, tested: int) -> Made:
 
 STAGE = Stage(
     name="train",
-    version=1,
+    version=2,
     packages=("torch", "numpy"),
     what=what,
     inputs=inputs,

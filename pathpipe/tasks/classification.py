@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-import torch
-from scipy.stats import rankdata
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from pathpipe.errors import CohortError, StoreError
-from pathpipe.registry import suggest
+from pathpipe.errors import CohortError
+from pathpipe.settings import Settings
+from pathpipe.settings.target import TargetSpec
+from pathpipe.tasks.classes import (
+    checked_classes,
+    class_table,
+    class_weights,
+    encode_classes,
+    in_order,
+    mean_of_known,
+)
+from pathpipe.tasks.following import auroc
+from pathpipe.tasks.labels import Label, as_numbers
+from pathpipe.tasks.task import Plain, Table
 
 KIND = "classification"
+_MANY = 10  # classes up to which numbers may be what classes are called
+_FEW = 5  # patients a class, below which many numbers are no classes
+
+
+class ClassificationOptions(Settings):
+    """Classification has no options."""
 
 
 @dataclass(frozen=True)
-class ClassificationTask:
+class ClassificationTask(Plain):
     """Binary (two classes, two logits) or multi-class.
 
     Attributes:
@@ -33,19 +48,36 @@ class ClassificationTask:
 
     target: str
     classes: tuple[str, ...]
+    Options: ClassVar[type[Settings]] = ClassificationOptions
 
     def __post_init__(self) -> None:
-        if len(self.classes) < 2 or len(set(self.classes)) < len(self.classes):
-            raise CohortError(
-                f"two or more different classes are needed, found: {', '.join(self.classes) or 'none'}",
-                where=f"column `{self.target}`",
-            )
+        checked_classes(self.classes, self.target)
 
     @classmethod
     def from_column(cls, target: str, labels: Iterable[str]) -> ClassificationTask:
         """The classes that occur, as numbers in order if all are numbers, else in alphabetical order."""
-        names = set(labels)
-        return cls(target, tuple(sorted(names, key=_order(names))))
+        return cls(target, in_order(labels))
+
+    @classmethod
+    def build(cls, spec: TargetSpec, labels: Mapping[str, Label], options: Settings) -> ClassificationTask:
+        """The task of a cohort's target.
+
+        Args:
+            labels: patient_id -> text of the column.
+
+        Raises:
+            CohortError: There are fewer than two classes, or so many different numbers that they are none.
+        """
+        column = spec.columns[0]
+        texts = [text for (text,) in labels.values() if text]
+        found = set(texts)
+        if len(found) > _MANY and len(texts) < _FEW * len(found) and as_numbers(found) is not None:
+            raise CohortError(
+                f"{len(found)} different numbers of {len(texts)} patients are no classes",
+                where=f"column `{column}`",
+                hint=f"to predict the number itself ask for `{column}:regression`",
+            )
+        return cls.from_column(column, texts)
 
     @property
     def kind(self) -> str:
@@ -57,27 +89,27 @@ class ClassificationTask:
         """One logit a class."""
         return len(self.classes)
 
-    def encode(self, labels: Sequence[str]) -> Tensor:
-        """(P,) int64 class indices.
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The one column."""
+        return (self.target,)
+
+    @property
+    def weighed(self) -> int:
+        """One weight a class."""
+        return len(self.classes)
+
+    def encode(self, labels: Sequence[Label]) -> Tensor:
+        """(P,) int64 class indices, -1 where unknown.
 
         Raises:
             CohortError: A label that is none of the classes.
         """
-        index = {name: number for number, name in enumerate(self.classes)}
-        for label in labels:
-            if label not in index:
-                raise CohortError(
-                    f"`{label}` is none of the classes",
-                    where=f"column `{self.target}`",
-                    hint=suggest(label, list(self.classes)),
-                )
-        return torch.tensor([index[label] for label in labels], dtype=torch.int64)
+        return encode_classes(labels, self.classes, self.target)
 
     def weights(self, targets: Tensor) -> Tensor:
         """(C,) float32 P / (C * P_c): their mean over the targets is 1. A class that is absent weighs 0."""
-        counts = torch.bincount(targets, minlength=self.outputs)
-        balanced = len(targets) / (self.outputs * counts.clamp(min=1).double())
-        return torch.where(counts > 0, balanced, 0.0).float()
+        return class_weights(targets, self.outputs)
 
     def loss(self, logits: Tensor, targets: Tensor, weights: Tensor | None, share: Tensor | None = None) -> Tensor:
         """Mean over bags of weight times cross-entropy.
@@ -85,8 +117,9 @@ class ClassificationTask:
         It is divided by the number of bags, not by the batch's weights, under which a batch of one class, and so
         any batch of one bag, would lose the weighting.
         """
-        losses = cross_entropy(logits, targets, weights, reduction="none")
-        return losses.mean() if share is None else (share * losses).sum() / share.sum()
+        known = targets >= 0
+        losses = cross_entropy(logits, targets.long().clamp(min=0), weights, reduction="none")
+        return mean_of_known(losses, known, share)
 
     def scores(self, logits: Tensor) -> Tensor:
         """(P, C) float64 probabilities."""
@@ -94,38 +127,24 @@ class ClassificationTask:
 
     def metrics(self, logits: Tensor, targets: Tensor) -> dict[str, float]:
         """`auroc`: of the positive class, or the mean of one against the rest; NaN when a class is absent."""
-        scores, truth = self.scores(logits).numpy(), targets.numpy()
+        known = targets >= 0
+        scores, truth = self.scores(logits[known]).numpy(), targets[known].numpy()
         columns = [1] if self.outputs == 2 else range(self.outputs)
-        return {"auroc": float(np.mean([_auroc(scores[:, c], truth == c) for c in columns]))}
+        return {"auroc": float(np.mean([auroc(scores[:, c], truth == c) for c in columns]))}
+
+    def tables(self, logits: Tensor, labels: Sequence[Label] | None = None) -> tuple[Table, ...]:
+        """Columns target, `p_<class>` and `logit_<class>`."""
+        return (class_table(self.target, KIND, self.classes, (self.scores(logits), logits.double()), labels),)
 
     def to_dict(self) -> dict[str, Any]:
         """Kind, target and classes."""
         return {"kind": KIND, "target": self.target, "classes": list(self.classes)}
 
+    def question(self) -> dict[str, Any]:
+        """All of it."""
+        return self.to_dict()
+
     @classmethod
     def from_dict(cls, value: Mapping[str, Any]) -> ClassificationTask:
         """Inverse of `to_dict`."""
-        try:
-            return cls(str(value["target"]), tuple(str(name) for name in value["classes"]))
-        except (KeyError, TypeError) as error:
-            raise StoreError(f"does not describe a classification task: {error!r}") from None
-
-
-def _order(labels: set[str]) -> Callable[[str], tuple[float, str]]:
-    try:
-        numbers = {label: float(label) for label in labels}
-    except ValueError:
-        numbers = {}
-    if not all(math.isfinite(number) for number in numbers.values()):  # a class may be called `nan`
-        numbers = {}
-    return lambda label: (numbers.get(label, 0.0), label)
-
-
-def _auroc(scores: np.ndarray, positive: np.ndarray) -> float:
-    """Mann-Whitney: the share of (positive, negative) pairs in the right order, ties counting half."""
-    n_positive = int(positive.sum())
-    n_negative = len(positive) - n_positive
-    if n_positive == 0 or n_negative == 0:
-        return float("nan")
-    rank_sum = rankdata(scores)[positive].sum()
-    return float((rank_sum - n_positive * (n_positive + 1) / 2) / (n_positive * n_negative))
+        return cls(str(value["target"]), tuple(str(name) for name in value["classes"]))

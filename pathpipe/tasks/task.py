@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
+import torch
 from torch import Tensor
 
 from pathpipe.errors import StoreError
 from pathpipe.registry import Registry
+from pathpipe.tasks.labels import Label
 
 TASKS = Registry(
     "task",
@@ -23,7 +25,6 @@ TASKS = Registry(
         "several": "pathpipe.tasks.several:SeveralTask",
     },
 )
-Label = Sequence[str]  # texts of a patient in the columns of the target, "" where nothing is known
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,8 +76,8 @@ class Task(Protocol):
         """Numbers that `weights` gives; 0 where nothing is weighed."""
 
     @property
-    def metric(self) -> str:
-        """Which of `metrics` may decide when to stop; higher is better."""
+    def finishes(self) -> bool:
+        """Whether `finish` adds anything."""
 
     def fit(self, labels: Sequence[Label]) -> Task:
         """The same task with what is learnt from training patients alone: bins of time, mean and spread.
@@ -103,7 +104,7 @@ class Task(Protocol):
         """(P, outputs) logits -> (P, S) float64 predictions a person reads, e.g. probabilities."""
 
     def metrics(self, logits: Tensor, targets: Tensor) -> dict[str, float]:
-        """Numbers to follow in training, on validation; NaN where undefined."""
+        """Numbers to follow in training, on validation: higher is better in all; NaN where undefined."""
 
     def tables(self, logits: Tensor, labels: Sequence[Label] | None = None) -> tuple[Table, ...]:
         """What predictions keep: a table a target, or a table a label of a multilabel target."""
@@ -113,6 +114,37 @@ class Task(Protocol):
 
     def question(self) -> dict[str, Any]:
         """What is asked, without what was learnt: equal in all folds of one training."""
+
+
+class Plain:
+    """What most tasks have in common: one number a patient, nothing to learn from labels and nothing to weigh."""
+
+    @property
+    def width(self) -> int:
+        """One number a patient."""
+        return 1
+
+    @property
+    def weighed(self) -> int:
+        """No weights."""
+        return 0
+
+    @property
+    def finishes(self) -> bool:
+        """Not needed."""
+        return False
+
+    def fit(self, labels: Sequence[Label]) -> Self:
+        """Nothing is learnt."""
+        return self
+
+    def finish(self, logits: Tensor, targets: Tensor) -> Self:
+        """Nothing is added."""
+        return self
+
+    def weights(self, targets: Tensor) -> Tensor:
+        """None: (0,)."""
+        return torch.zeros(0)
 
 
 def task_from_dict(value: Mapping[str, Any]) -> Task:

@@ -12,10 +12,14 @@ from pathpipe.mil.bag import Bag
 def random_bag(instances: int, dim: int, seed: int = 0, name: str = "bag") -> Bag:
     """Normal features on a square grid of 256-px tiles."""
     rng = np.random.default_rng([seed, instances])
-    side = int(np.ceil(np.sqrt(instances)))
-    xy0 = np.stack(np.divmod(np.arange(instances), side)[::-1], axis=1) * 256
     features = rng.standard_normal((instances, dim), dtype=np.float32)
-    return Bag(features, xy0.astype(np.int64), bag_id=name, patient_id=name)
+    return Bag(features, _square_grid(instances), bag_id=name, patient_id=name)
+
+
+def _square_grid(instances: int) -> np.ndarray:
+    """(N, 2) int64 corners of 256-px tiles, row by row."""
+    side = int(np.ceil(np.sqrt(instances)))
+    return np.stack(np.divmod(np.arange(instances), side)[::-1], axis=1) * np.int64(256)
 
 
 @dataclass(frozen=True)
@@ -47,5 +51,5 @@ def witness_bags(count: int = 16, instances: int = 200, dim: int = 32, seed: int
         if number % 2:
             features[witness[-1]] = direction
         name = f"bag-{number}"
-        bags.append(Bag(features.astype(np.float32), bag_id=name, patient_id=name))
+        bags.append(Bag(features.astype(np.float32), _square_grid(instances), bag_id=name, patient_id=name))
     return WitnessBags(tuple(bags), tuple(number % 2 for number in range(count)), tuple(witness))

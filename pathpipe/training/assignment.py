@@ -17,7 +17,9 @@ from scipy.optimize import Bounds, LinearConstraint, milp
 Ints = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 _NODES = 3000
-_CELLS = 1200  # units times folds above which the programme would take too long and a search does as well
+_SMALL = 60  # units times folds up to which the programme takes no time
+_CELLS = 1200  # ... above which it takes too long
+_NEAR = 3.0  # patients: where a search comes as close with many units, the programme has next to nothing to gain
 _SWAPS = 200  # units up to which every pair is tried
 _PASSES = 50
 
@@ -92,8 +94,8 @@ def stratify_iteratively(labels: npt.NDArray[np.bool_], shares: Floats, rng: np.
 def assign_units(counts: Ints, sizes: Ints, shares: Floats, rng: np.random.Generator) -> Assigned:
     """Distribute units that stay whole so that every fold has its share of each stratum, and at least one unit.
 
-    The folds minimise `cost_of`. Small cases are solved exactly by an integer programme; where it is too large, or its
-    node limit is reached, the better of its best folds and those of a greedy search with moves and swaps is taken.
+    The folds minimise `cost_of`. A greedy search with moves and swaps comes first; an integer programme follows where
+    there are few units or the search left folds uneven. Where it reaches its node limit, the better of both is taken.
 
     Args:
         counts: (U, S) patients of each unit by stratum; at least as many units as folds.
@@ -110,7 +112,8 @@ def assign_units(counts: Ints, sizes: Ints, shares: Floats, rng: np.random.Gener
     padded = np.column_stack([counts[order], sizes[order]])
     fold = _improved(padded, _greedy(padded, shares), shares)
     optimal = False
-    if padded.shape[0] * len(shares) <= _CELLS:
+    cells, off = len(padded) * len(shares), float(np.abs(_surplus(padded, fold, shares)).max())
+    if cells <= _SMALL or (cells <= _CELLS and off > _NEAR):
         solved, optimal = _programme(padded, shares)
         if solved is not None and cost_of(padded, solved, shares) < cost_of(padded, fold, shares) - 1e-9:
             fold = solved

@@ -13,7 +13,7 @@ Ints = npt.NDArray[np.int64]
 _FOLDS = 5
 _MOST = 2000  # patients that are enough to tell
 _COMPONENTS = 256
-_PENALTY = 0.01  # inverse strength: many features, few patients
+_PENALTY = 0.1  # inverse strength: many features, few patients
 _DRAWS = 1999
 
 

@@ -7,13 +7,19 @@ doesn't depend, save for rounding, on how many processes trained it.
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from pathpipe.errors import SettingsError
+from pathpipe.errors import PathpipeError, SettingsError, StoreError
+
+_apart = threading.Event()  # set once a process has failed alone
 
 
 @dataclass(frozen=True)
@@ -79,17 +85,45 @@ def joined_group() -> Group:
     """This process's group; joined when first asked for.
 
     Raises:
-        SettingsError: torchrun's variables are there but incomplete.
+        SettingsError: torchrun's variables are incomplete.
+        StoreError: A failure in one process alone has left the others behind.
     """
     size = processes_of_torchrun()
     if size == 1:
         return Group()
+    if _apart.is_set():
+        raise StoreError("the processes of torchrun have lost each other", hint="run the same command again")
     if not dist.is_initialized():
         missing = [name for name in ("MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
         if missing:
             raise SettingsError(f"WORLD_SIZE is {size}, but {missing[0]} is not set", hint="start it with torchrun")
-        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        # the others wait while the leader makes what comes before training
+        dist.init_process_group(backend, timeout=timedelta(days=7))
     return Group(dist.get_rank(), dist.get_world_size())
+
+
+@contextmanager
+def in_step() -> Iterator[None]:
+    """Work that all processes do together: what one of them fails in alone ends it for all.
+
+    A `PathpipeError` comes of settings and data, which are everyone's: all meet it at the same place.
+    """
+    try:
+        yield
+    except PathpipeError:
+        raise
+    except BaseException:
+        _apart.set()
+        raise
+
+
+def dismiss() -> bool:
+    """The leader has no more to do; whether the others could be told. If not, torchrun ends them when this one fails."""
+    if not _apart.is_set():
+        joined_group().tell(None)
+        dist.destroy_process_group()
+    return not _apart.is_set()
 
 
 def local_device(asked: str) -> str:

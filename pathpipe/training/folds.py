@@ -275,6 +275,8 @@ def _check_classes(splits: Splits, strata: Strata) -> list[str]:
 def _uneven(evenness: Assigned | None) -> list[str]:
     if evenness is None:
         return []
+    if evenness.deviation < 1:
+        return ["groups or sites stay whole, and every fold tests its share of each stratum"]
     best = "no folds are more even" if evenness.optimal else "the search ended before that was proved the best"
     many = f"up to {evenness.deviation:.3g} patients of a stratum too many or too few"
     return [f"groups or sites stay whole: a fold tests {many}; {best}"]

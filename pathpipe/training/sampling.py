@@ -49,9 +49,10 @@ class Pass:
     """One forward and backward pass of a step.
 
     Attributes:
-        step: Of the epoch, from 0.
-        number: Over all epochs, from 0.
+        step: Optimiser step over all epochs, from 0.
+        number: Pass over all epochs, from 0.
         members: (B,) int64 indices of the bags.
+        bags: Bags of the whole step.
         weight: Share of the step's loss; 0 for a process that has nothing to do in this step and must only keep pace.
         first: Whether it opens its step, for this process.
         last: Whether the optimiser steps after it.
@@ -60,6 +61,7 @@ class Pass:
     step: int
     number: int
     members: Tensor
+    bags: int
     weight: float
     first: bool = True
     last: bool = True
@@ -87,19 +89,15 @@ def passes_of_epoch(
         process: (rank, size): the passes of a step are dealt out among the processes.
     """
     members = order.split(settings.batch_size)
+    starts = range(0, len(members), settings.accumulate)
     rank, size = process
-    passes = []
-    steps = range(0, len(members), settings.accumulate)
-    for step, start in enumerate(steps):
-        if step < first_step:
-            continue
+    passes: list[Pass] = []
+    for step, start in list(enumerate(starts, start=epoch * len(starts)))[first_step:]:
         group = list(enumerate(members[start : start + settings.accumulate], start=epoch * len(members) + start))
         bags = sum(len(part) for _, part in group)
-        own = [Pass(step, number, part, len(part) / bags) for number, part in group[rank::size]]
-        own = own or [Pass(step, group[0][0], group[0][1], 0.0)]
-        passes += [
-            replace(one, first=index == 0, last=index == len(own) - 1) for index, one in enumerate(own)
-        ]
+        own = [Pass(step, number, part, bags, len(part) / bags) for number, part in group[rank::size]]
+        own = own or [Pass(step, *group[0], bags, 0.0)]
+        passes += [replace(one, first=one is own[0], last=one is own[-1]) for one in own]
     return passes
 
 

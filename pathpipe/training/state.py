@@ -36,7 +36,7 @@ class Standing:
 
     epoch: int = 0
     step: int = 0
-    loss: float = 0.0
+    loss: Tensor = field(default_factory=lambda: torch.zeros((), dtype=torch.float64))
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
     best: tuple[float, ...] = ()

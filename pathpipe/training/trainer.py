@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
-from functools import partial
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -15,32 +13,20 @@ import torch
 from torch import Tensor
 
 from pathpipe.errors import SettingsError
-from pathpipe.mil.bag import Bag, Bags, Labels
-from pathpipe.mil.model import MILModule, MILOutput, TrainContext
-from pathpipe.mil.registry import Recipe, build_model
+from pathpipe.mil.bag import Bag, Bags
+from pathpipe.mil.model import MILModule
 from pathpipe.progress import Notify, Progress, silent
+from pathpipe.registry import suggest
 from pathpipe.settings import TrainSettings
 from pathpipe.tasks.task import Task
 from pathpipe.training.distributed import Group
+from pathpipe.training.fit import Conditions, Fit, Part
 from pathpipe.training.fold import FoldData
-from pathpipe.training.logs import Log
-from pathpipe.training.monitor import better, score_of
-from pathpipe.training.optimise import Average, clip_gradient, learning_rate, make_optimiser
-from pathpipe.training.sampling import (
-    Draws,
-    Mixture,
-    Pass,
-    ahead,
-    classes_to_balance,
-    mix,
-    order_of_epoch,
-    passes_of_epoch,
-    steps_of_epoch,
-    thin,
-)
-from pathpipe.training.state import Standing, StateFile
+from pathpipe.training.sampling import ahead
+from pathpipe.training.state import Standing
 
-_TYPES = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_ALONE = Group()
+_PLAIN = Conditions()
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,17 +34,19 @@ class TrainedFold:
     """A trained model and what it says of the patients it wasn't fitted to.
 
     Attributes:
+        task: With what it learnt from the training patients.
         model: On the host, in evaluation mode, with the weights of the best epoch.
         history: One row an epoch: epoch (from 1), train_loss, val_loss, val_<metric>, lr (of its last step).
         best_epoch: The epoch that `monitor` chose on validation, from 1.
-        logits: `val` and `test` -> (P, C) float32, rows in the order of `patients`.
-        patients: `val` and `test` -> patient ids.
+        logits: Role -> (P, C) float32, rows in the order of `patients`: `val`, and `test` unless it was not asked for.
+        patients: The same roles -> patient ids.
         feature_mean: (D,) float32 over the training tiles; every bag counts alike.
         feature_std: (D,) float32 likewise.
     """
 
     fold: int
     seed: int
+    task: Task
     model: MILModule
     history: pd.DataFrame
     best_epoch: int
@@ -68,25 +56,6 @@ class TrainedFold:
     feature_std: Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class Conditions:
-    """How a training is done; never what comes out of it.
-
-    Attributes:
-        keep: Where it is saved while it is under way.
-        logs: Who is told of every epoch, beside the history.
-        group: The processes it is done in.
-        compile: Whether torch.compile fuses the model.
-        roles: Roles that are predicted in the end.
-    """
-
-    keep: StateFile | None = None
-    logs: Sequence[Log] = ()
-    group: Group = field(default_factory=Group)
-    compile: bool = False
-    roles: tuple[str, ...] = ("val", "test")
-
-
 def train_fold(
     data: FoldData,
     task: Task,
@@ -94,7 +63,7 @@ def train_fold(
     seed: int,
     device: torch.device | str = "cpu",
     notify: Notify = silent,
-    how: Conditions = Conditions(),  # noqa: B008 - frozen
+    how: Conditions = _PLAIN,
 ) -> TrainedFold:
     """Fit a model to the training patients; stop early and choose the epoch by the validation patients.
 
@@ -105,18 +74,18 @@ def train_fold(
         SettingsError: The model or an option is unknown, settings don't fit the task or the device, or the loss stops
             being finite.
     """
-    parts = {role: _Part.of(data, role, task) for role in ("train", "val", *how.roles)}
-    train, val = parts["train"], parts["val"]
+    task = task.fit([data.labels[p] for p in data.roles["train"]])
+    train, val = _part(data, "train", task), _part(data, "val", task)
     with _own_randomness(seed, device):
-        fit = _Fit.of(train, task, settings, seed, device, how)
+        fit = Fit.of(train, task, settings, seed, torch.device(device), how)
         now = fit.resume()
         while not _finished(now, settings):
-            loss, lr = _train_epoch(fit, train, now)
+            loss, lr = _train_epoch(fit, now)
             with fit.averaged():
                 val_loss, metrics = _validate(fit, val, now.epoch)
-                score = score_of(settings.monitor, val_loss, metrics)
-                now.epoch, now.step, now.loss = now.epoch + 1, 0, 0.0
-                if better(score, now.best):
+                now.epoch, now.step, now.loss = now.epoch + 1, 0, torch.zeros_like(now.loss)
+                score = _score(settings.monitor, val_loss, metrics)
+                if not now.best or score > now.best:
                     now.best_epoch, now.best = now.epoch, score
                     now.weights = {name: value.detach().clone() for name, value in fit.model.state_dict().items()}
             measured = {f"val_{name}": value for name, value in metrics.items()}
@@ -124,25 +93,35 @@ def train_fold(
             now.history.append(row)
             for log in how.logs:
                 log.epoch(row)
-            fit.save(now)
+            fit.keep(now)
             key, note = f"fold-{data.fold}-seed-{seed}", f"validation loss {val_loss:.3f}"
             notify(Progress("train", key, now.epoch, settings.epochs, note))
 
         fit.model.load_state_dict(now.weights)
-        logits = {role: predict_logits(fit.model, parts[role].bags, device, how.group) for role in how.roles}
+        logits = {
+            role: predict_logits(fit.model, [data.bags[p] for p in data.roles[role]], device, how.group)
+            for role in how.predict
+        }
+        task = task.finish(predict_logits(fit.model, train.bags, device, how.group), train.targets)
 
     mean, std = _moments(train.bags)
     return TrainedFold(
         fold=data.fold,
         seed=seed,
+        task=task,
         model=fit.model.deployed().cpu().eval(),
         history=pd.DataFrame(now.history),
         best_epoch=now.best_epoch,
         logits=logits,
-        patients={role: data.roles[role] for role in how.roles},
+        patients={role: data.roles[role] for role in how.predict},
         feature_mean=mean,
         feature_std=std,
     )
+
+
+def _part(data: FoldData, role: str, task: Task) -> Part:
+    members = data.roles[role]
+    return Part([data.bags[p] for p in members], task.encode([data.labels[p] for p in members]))
 
 
 def _finished(now: Standing, settings: TrainSettings) -> bool:
@@ -151,146 +130,87 @@ def _finished(now: Standing, settings: TrainSettings) -> bool:
     return now.epoch >= settings.epochs or (waited and now.epoch >= settings.min_epochs)
 
 
-@dataclass(frozen=True, eq=False)
-class _Part:
-    """The bags and targets of one role, in one order."""
-
-    bags: Sequence[Bag]
-    targets: Tensor
-
-    @classmethod
-    def of(cls, data: FoldData, role: str, task: Task) -> _Part:
-        """One role of a fold."""
-        members = data.roles[role]
-        return cls([data.bags[p] for p in members], task.encode([data.labels[p] for p in members]))
-
-    def __len__(self) -> int:
-        return len(self.bags)
-
-
-@dataclass(frozen=True, eq=False)
-class _Fit:
-    """What stays the same over the epochs of one fold and seed."""
-
-    model: MILModule
-    forward: Callable[[Bags], MILOutput]
-    optimiser: torch.optim.Optimizer
-    scaler: torch.amp.GradScaler
-    average: Average | None
-    task: Task
-    settings: TrainSettings
-    weights: Tensor | None
-    classes: Tensor | None
-    draws: Draws
-    device: torch.device
-    bags: int
-    how: Conditions
-
-    @classmethod
-    def of(
-        cls, train: _Part, task: Task, settings: TrainSettings, seed: int, device: torch.device | str, how: Conditions
-    ) -> _Fit:
-        """A fresh model and all it takes to fit it."""
-        device = torch.device(device)
-        _refuse(task, settings, device, how.group)
-        recipe = Recipe(settings.model, settings.model_settings, settings.wrappers)
-        model = build_model(recipe, train.bags[0].dim, task.outputs).to(device)
-        return cls(
-            model=model,
-            forward=torch.compile(model, dynamic=True) if how.compile else model,
-            optimiser=make_optimiser(model, settings),
-            scaler=torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16"),
-            average=Average(model, settings.average) if settings.average else None,
-            task=task,
-            settings=settings,
-            weights=task.weights(train.targets) if settings.balance == "weights" else None,
-            classes=classes_to_balance(task.kind, train.targets) if settings.balance == "sampling" else None,
-            draws=Draws(seed),
-            device=device,
-            bags=len(train),
-            how=how,
-        )
-
-    def context(self, epoch: int, step: int, generator: torch.Generator) -> TrainContext:
-        """Where training stands, for the model's hooks."""
-        total_steps = self.settings.epochs * steps_of_epoch(self.bags, self.settings)
-        return TrainContext(epoch, self.settings.epochs, step, total_steps, generator)
-
-    def begin_epoch(self, epoch: int) -> None:
-        """Tell the model."""
-        self.model.train()
-        torch.manual_seed(self.draws.seed_of("epoch", epoch))
-        step = epoch * steps_of_epoch(self.bags, self.settings)
-        self.model.on_epoch(self.context(epoch, step, self.draws.generator("epoch", epoch)))
-
-    def averaged(self) -> Any:
-        """The weights that validate and predict, inside."""
-        return nullcontext() if self.average is None else self.average.applied()
-
-    def autocast(self) -> Any:
-        """The arithmetic asked for."""
-        kind = _TYPES[self.settings.precision]
-        return nullcontext() if kind is None else torch.autocast(self.device.type, kind)
-
-    def resume(self) -> Standing:
-        """Set the model up; go on from where an earlier attempt was cut off."""
-        self.model.setup(self.context(0, 0, self.draws.generator("epoch", 0)))
-        saved = self.how.keep.read() if self.how.keep else None
-        if saved is None:
-            return Standing()
-        now = Standing(**saved["standing"])
-        if now.step:  # the model heard of this epoch; what that did to its weights and buffers comes with them
-            self.begin_epoch(now.epoch)
-        self.model.load_state_dict(saved["model"])
-        self.optimiser.load_state_dict(saved["optimiser"])
-        self.scaler.load_state_dict(saved["scaler"])
-        if self.average is not None:
-            self.average.load_state_dict(saved["average"])
-        return now
-
-    def save(self, now: Standing) -> None:
-        """Keep all it takes to go on, from time to time."""
-        if self.how.keep is not None and self.how.group.leads:
-            self.how.keep.save(
-                lambda: {
-                    "standing": dict(vars(now)),
-                    "model": self.model.state_dict(),
-                    "optimiser": self.optimiser.state_dict(),
-                    "scaler": self.scaler.state_dict(),
-                    "average": None if self.average is None else self.average.state_dict(),
-                }
-            )
-
-
-@dataclass(frozen=True, eq=False)
-class _Batch:
-    """What one pass takes: bags with their labels, and what they were mixed with."""
-
-    bags: Bags
-    targets: Tensor
-    mixture: Mixture | None
-
-
-def _train_epoch(fit: _Fit, train: _Part, now: Standing) -> tuple[float, float]:
+def _train_epoch(fit: Fit, now: Standing) -> tuple[float, float]:
     """One pass over the training bags in a new order; returns the mean loss and the last learning rate."""
-    settings, epoch, group = fit.settings, now.epoch, fit.how.group
     if now.step == 0:
-        fit.begin_epoch(epoch)
-    fit.model.train()
-    steps = steps_of_epoch(len(train), settings)
-    order = order_of_epoch(len(train), fit.classes, fit.draws.generator("order", epoch))
-    passes = passes_of_epoch(order, settings, epoch, now.step, (group.rank, group.size))
-    lr, loss = 0.0, torch.zeros((), device=fit.device)
-    total = torch.tensor(now.loss, dtype=torch.float64)
-    for one, batch in ahead(passes, partial(_prepare, fit, train)):
-        step = epoch * steps + one.step
+        fit.begin_epoch(now.epoch)
+    now.loss, loss = now.loss.to(fit.device), torch.zeros((), device=fit.device)
+    for one, batch in ahead(fit.passes(now), fit.batch):
         if one.first:
-            lr = learning_rate(settings, step, settings.warmup_epochs * steps, settings.epochs * steps)
-            for group_of_parameters in fit.optimiser.param_groups:
-                group_of_parameters["lr"] = lr
-            fit.optimiser.zero_grad()
-            loss = torch.zeros((), device=fit.device)
-        loss += one.weight * _forward_and_backward(fit, one, batch, fit.context(epoch, step, fit.draws.generator("forward", one.number)))
+            fit.begin_step(one.step)
+            loss = torch.zeros_like(loss)
+        loss += one.weight * fit.add_gradient(one, batch)
         if one.last:
-            ...
-    return 0.0, lr
+            now.loss += fit.end_step(one, batch, loss) * one.bags
+            now.step += 1
+            fit.keep(now)
+    return _finite(now.loss / len(fit.train), "training", now.epoch), fit.rate((now.epoch + 1) * fit.steps - 1)
+
+
+def _validate(fit: Fit, val: Part, epoch: int) -> tuple[float, dict[str, float]]:
+    """The task's loss, weighted as in training, and its metrics."""
+    logits = predict_logits(fit.model, val.bags, fit.device, fit.how.group)
+    loss = _finite(fit.task.loss(logits, val.targets, fit.weights), "validation", epoch)
+    return loss, fit.task.metrics(logits, val.targets)
+
+
+def _score(monitor: str, loss: float, metrics: Mapping[str, float]) -> tuple[float, float]:
+    """What the best epoch has most of: the metric, and where that ties, little loss.
+
+    Raises:
+        SettingsError: The task has no such metric, or it can't be told on these validation patients.
+    """
+    if monitor == "loss":
+        return (-loss, 0.0)
+    if monitor not in metrics:
+        hint = suggest(monitor, ["loss", *metrics])
+        raise SettingsError(f"the task measures no `{monitor}`", where="train.monitor", hint=hint)
+    value = metrics[monitor]
+    if math.isnan(value):
+        raise SettingsError(
+            f"{monitor} is not defined on the validation patients: a class is absent, or they are too few",
+            where="train.monitor",
+            hint="use `--monitor loss`, or a larger --val-fraction",
+        )
+    return (value, -loss)
+
+
+def predict_logits(
+    model: MILModule, bags: Sequence[Bag], device: torch.device | str = "cpu", group: Group = _ALONE
+) -> Tensor:
+    """(P, C) float32 logits on the host, the model left in evaluation mode.
+
+    One bag at a time: a bag's logits then don't depend, even in the last bit, on which others are predicted with it.
+    Several processes share the bags.
+    """
+    model.eval()
+    logits = torch.zeros(len(bags), model.dim_out, device=device)
+    mine = range(group.rank, len(bags), group.size)
+    with torch.no_grad():
+        for index, batch in ahead(mine, lambda index: Bags.pack([bags[index]], device)):
+            logits[index] = model(batch).logits[0].float()
+    return group.sum(logits).cpu()
+
+
+@contextmanager
+def _own_randomness(seed: int, device: torch.device | str) -> Iterator[None]:
+    """Seed torch's global generators (initial weights, dropout) inside, and leave them as they were."""
+    cuda = [torch.device(device)] if torch.device(device).type == "cuda" else []
+    with torch.random.fork_rng(devices=cuda):
+        torch.manual_seed(seed)
+        yield
+
+
+def _finite(loss: Tensor, part: str, epoch: int) -> float:
+    value = loss.item()
+    if not math.isfinite(value):
+        raise SettingsError(f"the {part} loss is {value} in epoch {epoch + 1}", hint="lower train.lr")
+    return value
+
+
+def _moments(bags: Sequence[Bag]) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation of the features, bags weighing alike however many tiles they have."""
+    mean = np.mean([np.asarray(bag.features).mean(0, dtype=np.float64) for bag in bags], axis=0)
+    squares = [np.square(np.asarray(bag.features, np.float32) - mean.astype(np.float32)).mean(0) for bag in bags]
+    std = np.sqrt(np.mean(squares, axis=0, dtype=np.float64))
+    return torch.from_numpy(mean).float(), torch.from_numpy(std).float()

@@ -1,7 +1,7 @@
 """DeepZoom: any slide as levels that halve in size down to one pixel, cut into square tiles.
 
 Pixel i of the level that is k below the largest covers level-0 [i * 2^k, (i + 1) * 2^k), whatever levels the file has.
-Reference: the Deep Zoom file format of Microsoft Silverlight, as OpenSlide's DeepZoomGenerator and OpenSeadragon use it.
+Reference: Deep Zoom file format (Microsoft Silverlight), as OpenSlide's DeepZoomGenerator and OpenSeadragon use it.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -62,7 +63,7 @@ def tiles_layer(path: Path) -> dict[str, Any]:
         "xy0": _flat(grid.xy0),
         "count": len(grid.xy0),
         "tile_px": grid.plan.tile_px,
-        "mpp": [grid.plan.side0[axis] * grid.plan.mpp0[axis] / grid.plan.tile_px for axis in (0, 1)],
+        "mpp": list(grid.plan.mpp_effective),
         "empty_reason": grid.empty_reason,
     }
 
@@ -108,9 +109,11 @@ def _read_scores(path: Path, name: str) -> tuple[npt.NDArray[np.int64], Floats]:
     names = score_names(path)
     if name not in names:
         raise StoreError(f"has no score `{name}`", where=path.name)
+    columns = (0, 1, 2 + names.index(name))
     try:
-        columns = (0, 1, 2 + names.index(name))
-        table = np.loadtxt(path, delimiter=",", skiprows=1, usecols=columns, ndmin=2, encoding="utf-8")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of an empty table, which is told below
+            table = np.loadtxt(path, delimiter=",", skiprows=1, usecols=columns, ndmin=2, encoding="utf-8")
     except (OSError, ValueError) as error:
         raise StoreError(f"can't be read as scores of tiles: {error}", where=path.name) from None
     if not len(table) or not np.isfinite(table).all():

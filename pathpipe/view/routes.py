@@ -27,6 +27,7 @@ import numpy as np
 from pathpipe.cohort import SlideRow
 from pathpipe.errors import PathpipeError, SettingsError
 from pathpipe.run import Run
+from pathpipe.settings import RunSettings, merge
 from pathpipe.slides.slide import Pixels
 from pathpipe.tissue.thumbnail import read_thumbnail
 from pathpipe.view import layers
@@ -65,7 +66,7 @@ class Routes:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.settings = run.settings()
+        self.settings = _settings(run)
         self.shelf = Shelf(self.settings.slide.reader)
         self.pictures = Pictures()
         self._rows = {row.slide_id: row for row in run.cohort.slides}
@@ -176,6 +177,13 @@ def open_run(run: Run) -> Routes:
     if not len(run.cohort):
         raise SettingsError("the run has no slide to show", where=str(run.folder))
     return Routes(run)
+
+
+def _settings(run: Run) -> RunSettings:
+    """What of the run's settings matters here; what another version wrote of training is no reason to show nothing."""
+    saved = run.saved_settings()
+    known: dict[str, Any] = {name: saved[name] for name in ("slide", "heatmap") if name in saved}
+    return merge(RunSettings, [(str(run.settings_yaml), known)])[0]
 
 
 def _json(value: Any, status: int = 200) -> Answer:

@@ -84,8 +84,8 @@ class DeLong:
     def difference(self, first: int, second: int, confidence: float = 0.95) -> Difference:
         """Area of model `first` less that of `second`, with its interval and test."""
         value = float(self.areas[first] - self.areas[second])
-        if self.note:
-            return Difference(value, _NAN, _NAN, _NAN, _NAN, _NAN, self.note)
+        if self.note or np.isnan(value):
+            return Difference(value, _NAN, _NAN, _NAN, _NAN, _NAN, self.note or "a score is no number")
         c = self.covariance
         variance = float(c[first, first] + c[second, second] - 2 * c[first, second])
         if variance <= 1e-14:
@@ -98,7 +98,7 @@ class DeLong:
     def all_equal(self) -> tuple[float, int, float]:
         """Chi-squared, degrees of freedom and p of the hypothesis that all areas are equal; NaN without variance."""
         models = len(self.areas)
-        if self.note or models < 2:
+        if self.note or models < 2 or np.isnan(self.areas).any():
             return _NAN, 0, _NAN
         contrasts = np.eye(models)[:-1] - np.eye(models)[1:]
         apart, spread = contrasts @ self.areas, contrasts @ self.covariance @ contrasts.T

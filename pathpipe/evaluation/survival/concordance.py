@@ -62,7 +62,7 @@ def why_undefined(time: Floats, event: Bools, censoring: Censoring | None = None
 def _concordance(time: Floats, event: Bools, risk: Floats, weights: Floats, of_event: Floats) -> Floats:
     weights = same_weights(weights, same_length(time=time, event=event, risk=risk))
     checked_times(time)
-    if not np.isfinite(of_event).all() or not np.isfinite(risk).all():
+    if not np.isfinite(of_event).all() or np.isnan(risk).any():
         return np.full(len(weights), np.nan)
     order = np.lexsort((~event.astype(bool), time))  # events first among equal times
     time, event, risk, of_event = time[order], event[order].astype(bool), risk[order], of_event[order]

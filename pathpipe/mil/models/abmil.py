@@ -9,6 +9,7 @@ from torch import nn
 
 from pathpipe.mil.attention import Attention, GatedAttention
 from pathpipe.mil.bag import Bags
+from pathpipe.mil.dropout import Dropout
 from pathpipe.mil.model import MILOutput, ModelCard, StagedModule, init_linear
 from pathpipe.mil.pooling import softmax_over_instances, sum_over_instances
 from pathpipe.settings import Settings
@@ -41,7 +42,7 @@ class Abmil(StagedModule):
 
     def __init__(self, dim_in: int, dim_out: int, options: AbmilOptions) -> None:
         super().__init__(dim_in, dim_out, options)
-        self.embed = nn.Sequential(nn.Linear(dim_in, options.hidden), nn.ReLU(), nn.Dropout(options.dropout))
+        self.embed = nn.Sequential(nn.Linear(dim_in, options.hidden), nn.ReLU(), Dropout(options.dropout))
         self.attend = self.scorer(options.hidden, options.attention_dim)
         self.head = nn.Linear(options.hidden, dim_out)
         init_linear(self)

@@ -11,9 +11,10 @@ from torch.nn.functional import cross_entropy
 
 from pathpipe.mil.attention import GatedAttention
 from pathpipe.mil.bag import Bags, Labels
+from pathpipe.mil.dropout import Dropout
 from pathpipe.mil.losses import smooth_top1_svm
 from pathpipe.mil.model import MILOutput, ModelCard, StagedModule, init_linear
-from pathpipe.mil.pooling import softmax_over_instances, sum_over_instances
+from pathpipe.mil.pooling import extreme_instances, softmax_over_instances, sum_over_instances
 from pathpipe.settings import Settings
 
 _PAPER = (
@@ -28,7 +29,7 @@ class ClamOptions(Settings):
     hidden: int = Field(512, ge=1, description="Width of the tile embedding")
     attention_dim: int = Field(256, ge=1, description="Width of the attention network (384 in the paper's big model)")
     dropout: float = Field(0.25, ge=0, lt=1, description="Dropout of embedding and attention in training")
-    instances: int = Field(8, ge=1, description="Most and least attended tiles that the instance classifier learns from")
+    instances: int = Field(8, ge=1, description="Most, and least, attended tiles that train the instance classifiers")
     bag_weight: float = Field(0.7, gt=0, lt=1, description="Share of the bag's loss; the rest is the instance loss's")
     instance_loss: Literal["svm", "ce"] = Field("svm", description="Smooth top-1 SVM, or cross-entropy")
     subtyping: bool = Field(
@@ -40,7 +41,8 @@ class Clam(StagedModule):
     """CLAM with one attention map (CLAM-SB).
 
     In training a classifier for each class must tell the most attended instances of a bag of the class from its least
-    attended. Small bags: the two sets never overlap (the official code needs 8 instances and lets them overlap below 16).
+    attended. The two sets never overlap: a bag of less than 16 instances gives fewer, where the official code lets them
+    overlap, and below 8 stops.
     """
 
     card = ModelCard(
@@ -55,7 +57,7 @@ class Clam(StagedModule):
 
     def __init__(self, dim_in: int, dim_out: int, options: ClamOptions) -> None:
         super().__init__(dim_in, dim_out, options)
-        self.embed = nn.Sequential(nn.Linear(dim_in, options.hidden), nn.ReLU(), nn.Dropout(options.dropout))
+        self.embed = nn.Sequential(nn.Linear(dim_in, options.hidden), nn.ReLU(), Dropout(options.dropout))
         self.attend = GatedAttention(options.hidden, options.attention_dim, self.maps(dim_out), options.dropout)
         self.head = nn.Linear(options.hidden, dim_out)
         self.inspect = nn.ModuleList(nn.Linear(options.hidden, 2) for _ in range(dim_out))
@@ -106,7 +108,8 @@ class Clam(StagedModule):
         for number, classifier in enumerate(self.inspect):
             column = scores[:, min(number, scores.shape[1] - 1)]  # one map serves all classes
             if number == own:
-                rows, targets = _extremes(column, options.instances)
+                top, bottom = extreme_instances(column, options.instances)
+                rows, targets = torch.cat([top, bottom]), torch.cat([torch.ones_like(top), torch.zeros_like(bottom)])
             elif options.subtyping:
                 rows = column.topk(min(options.instances, len(column))).indices
                 targets = torch.zeros_like(rows)
@@ -138,10 +141,3 @@ class ClamMb(Clam):
     def classify(self, pooled: Tensor) -> Tensor:
         """Logits (B, C), that of a class from its own map's embedding."""
         return (pooled * self.head.weight).sum(-1) + self.head.bias
-
-
-def _extremes(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Rows of the highest and of the lowest scores, `count` of each or half the bag, and their targets 1 and 0."""
-    top = scores.topk(min(count, (len(scores) + 1) // 2)).indices
-    bottom = scores.topk(min(count, len(scores) // 2), largest=False).indices
-    return torch.cat([top, bottom]), torch.cat([torch.ones_like(top), torch.zeros_like(bottom)])

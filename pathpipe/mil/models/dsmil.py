@@ -10,6 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pathpipe.mil.bag import Bags
+from pathpipe.mil.dropout import Dropout
 from pathpipe.mil.model import Auxiliary, MILOutput, ModelCard, StagedModule, init_linear
 from pathpipe.mil.pooling import softmax_over_instances, sum_over_instances
 from pathpipe.settings import Settings
@@ -34,8 +35,6 @@ class Dsmil(StagedModule):
     Both streams are trained by the task's own loss, so that every task works; the original has one binary
     cross-entropy an output, which a multi-label target gives. `head` is the instance classifier; the bag's is
     `bag_head`, a linear layer over all C bag vectors (the original writes it as a convolution as wide as they are).
-
-    Reference: Li et al., arXiv:2011.08939, eq. 3 to 6.
     """
 
     card = ModelCard(
@@ -55,14 +54,14 @@ class Dsmil(StagedModule):
         width, drop = options.hidden or dim_in, options.dropout
         self.embed: nn.Module = nn.Identity()
         if options.hidden is not None:
-            self.embed = nn.Sequential(nn.Linear(dim_in, width), nn.ReLU(), nn.Dropout(drop))
+            self.embed = nn.Sequential(nn.Linear(dim_in, width), nn.ReLU(), Dropout(drop))
         self.head = nn.Linear(width, dim_out)
         self.query = nn.Sequential(
             nn.Linear(width, options.query_dim), nn.ReLU(), nn.Linear(options.query_dim, options.query_dim), nn.Tanh()
         )
         self.value: nn.Module = nn.Identity()
         if options.value_layer:
-            self.value = nn.Sequential(nn.Dropout(drop), nn.Linear(width, width), nn.ReLU())
+            self.value = nn.Sequential(Dropout(drop), nn.Linear(width, width), nn.ReLU())
         self.bag_head = nn.Linear(dim_out * width, dim_out)
         init_linear(self)
 

@@ -8,6 +8,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from pathpipe.mil.bag import Bags
+from pathpipe.mil.dropout import Dropout
 from pathpipe.mil.model import MILModule, MILOutput, ModelCard, init_linear
 from pathpipe.mil.pooling import max_over_instances, mean_over_instances
 from pathpipe.settings import Settings
@@ -30,7 +31,7 @@ class _InstanceClassifier(MILModule):
         self.classify = nn.Sequential(
             nn.Linear(dim_in, options.hidden),
             nn.ReLU(),
-            nn.Dropout(options.dropout),
+            Dropout(options.dropout),
             nn.Linear(options.hidden, dim_out),
         )
         init_linear(self)

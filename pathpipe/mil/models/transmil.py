@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
 from pydantic import Field, model_validator
-from torch import nn
+from torch import Tensor, nn
 
 from pathpipe.mil.bag import Bags
-from pathpipe.mil.grid import Ppeg, wrapped_to_square
+from pathpipe.mil.grid import Ppeg, square_side, wrapped_to_square
 from pathpipe.mil.loop import join_outputs
 from pathpipe.mil.model import MILOutput, ModelCard, StagedModule
 from pathpipe.mil.nystrom import NystromAttention
 from pathpipe.settings import Settings
+
+_TOKENS = 2**14  # of bags that go together
 
 
 class TransmilOptions(Settings):
@@ -76,16 +79,35 @@ class Transmil(StagedModule):
         return bags.with_features(self.embed(bags.features))
 
     def aggregate(self, hidden: Bags) -> MILOutput:
-        """Logits of embedded instances, bag by bag."""
-        return join_outputs([self._one(bag) for bag in hidden.single()], hidden)
+        """Logits of embedded instances; bags whose squares are of one size go together."""
+        bags = hidden.split(hidden.features)
+        outputs: dict[int, MILOutput] = {}
+        for alike in _of_one_side(hidden.lengths):
+            outputs.update(zip(alike, self._together([bags[number] for number in alike]), strict=True))
+        return join_outputs([outputs[number] for number in range(len(bags))], hidden)
 
-    def _one(self, bag: Bags) -> MILOutput:
-        """Output of one packed bag."""
-        count = len(bag.features)
-        tokens = torch.cat([self.token, wrapped_to_square(bag.features)])[None]  # (1, 1 + side^2, L)
+    def _together(self, bags: list[Tensor]) -> list[MILOutput]:
+        """Outputs of bags (N, L) whose squares are of one size."""
+        tokens = torch.stack([torch.cat([self.token, wrapped_to_square(bag)]) for bag in bags])  # (B, 1 + side^2, L)
         attended, row = self.first(self.norms[0](tokens))
-        tokens = (tokens + attended)[0]
-        tokens = torch.cat([tokens[:1], self.position(tokens[1:])])[None]
+        tokens = tokens + attended
+        tokens = torch.cat([tokens[:, :1], self.position(tokens[:, 1:])], 1)
         embedding = self.norms[2](tokens[:, 0] + self.second.first(self.norms[1](tokens)))
-        raw = row[0, :, 1 : count + 1].T  # (N, H)
-        return MILOutput(self.head(embedding), embedding, attention_raw=raw, scores=raw.mean(1))
+        logits = self.head(embedding)
+        raw = [row[number, :, 1 : len(bag) + 1].T for number, bag in enumerate(bags)]  # (N, H) each
+        return [
+            MILOutput(logits[number, None], embedding[number, None], attention_raw=part, scores=part.mean(1))
+            for number, part in enumerate(raw)
+        ]
+
+
+def _of_one_side(lengths: Sequence[int]) -> list[list[int]]:
+    """Numbers of the bags that go together: squares of one size, up to `_TOKENS` in all."""
+    groups: dict[int, list[list[int]]] = {}
+    for number, length in enumerate(lengths):
+        side = square_side(length)
+        sets = groups.setdefault(side, [[]])
+        if sets[-1] and (len(sets[-1]) + 1) * side**2 > _TOKENS:
+            sets.append([])
+        sets[-1].append(number)
+    return [numbers for sets in groups.values() for numbers in sets]

@@ -15,7 +15,7 @@
   const motion = matchMedia("(prefers-reduced-motion: reduce)").matches ? 0 : 0.4;
   const viewer = OpenSeadragon({
     element: $("viewer"), drawer: "canvas", showNavigationControl: false, showNavigator: true, navigatorPosition: "TOP_RIGHT",
-    navigatorSizeRatio: 0.14, animationTime: motion, springStiffness: 9, maxZoomPixelRatio: 8, visibilityRatio: 0.3,
+    navigatorSizeRatio: 0.14, navigatorAutoFade: false, animationTime: motion, springStiffness: 9, maxZoomPixelRatio: 8, visibilityRatio: 0.3,
     minZoomImageRatio: 0.7, imageLoaderLimit: 6, timeout: 120000, maxImageCacheCount: 300, gestureSettingsMouse: { clickToZoom: false, dblClickToZoom: true },
   });
   if (viewer.innerTracker) { viewer.innerTracker.keyHandler = null; viewer.innerTracker.keyDownHandler = null; }  // keys are this page's
@@ -481,9 +481,10 @@
     readout();
   });
   $("viewer").addEventListener("pointerleave", () => { state.pointer = null; readout(); });
-  for (const name of ["update-viewport", "resize", "animation", "open"]) viewer.addHandler(name, paint);
+  viewer.addHandler("update-viewport", paintNow);  // at once: a frame later the layers would lag behind the pixels
+  for (const name of ["resize", "animation", "open"]) viewer.addHandler(name, paint);
   viewer.addHandler("animation-finish", remember);
-  addEventListener("resize", paint);
+  new ResizeObserver(paintNow).observe(canvas);
 
   async function start() {
     try { state.run = await ask("run"); }

@@ -13,6 +13,7 @@ from pathpipe.mil.models.mean_max import Max, Mean
 from pathpipe.mil.registry import MODELS, Recipe, build_model
 from pathpipe.testing.bags import random_bag
 
+BASELINES = ["mean", "max", "abmil", "gated-abmil"]
 ATTENTION = ["abmil", "gated-abmil"]
 
 
@@ -25,7 +26,7 @@ def test_parameter_counts(name: str, parameters: int) -> None:
     assert sum(p.numel() for p in build_model(Recipe(name), 1024, 2).parameters()) == parameters
 
 
-@pytest.mark.parametrize("name", MODELS.names())
+@pytest.mark.parametrize("name", BASELINES)
 def test_initial_weights_are_xavier_normal_with_zero_biases(name: str) -> None:
     torch.manual_seed(0)
     for module in build_model(Recipe(name), 1024, 2).modules():
@@ -95,7 +96,7 @@ def test_max_takes_each_class_by_itself() -> None:
     assert len(set(output.instance_logits.argmax(0).tolist())) > 1
 
 
-@pytest.mark.parametrize("name", MODELS.names())
+@pytest.mark.parametrize("name", BASELINES)
 def test_options_move_the_model(name: str) -> None:
     model = build_model(Recipe(name, {"hidden": 5, "dropout": 0.5}), 6, 2)
     assert next(m.out_features for m in model.modules() if isinstance(m, nn.Linear)) == 5
@@ -108,7 +109,7 @@ def test_options_move_the_model(name: str) -> None:
 
 
 def test_names_lead_to_their_classes() -> None:
-    kinds = {name: type(build_model(Recipe(name), 4, 2)) for name in MODELS.names()}
+    kinds = {name: type(build_model(Recipe(name), 4, 2)) for name in BASELINES}
     assert kinds == {"mean": Mean, "max": Max, "abmil": Abmil, "gated-abmil": GatedAbmil}
 
 

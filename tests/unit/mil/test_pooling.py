@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pathpipe.mil import pooling
 from pathpipe.mil.bag import Bag, Bags
 from pathpipe.mil.pooling import (
     max_over_instances,
@@ -79,3 +80,51 @@ def test_gradient_is_finite_and_absent_on_padding() -> None:
         assert gradient is not None and torch.isfinite(gradient).all()
         assert not gradient[~batch.mask].any()
         assert gradient[batch.mask].any()
+
+
+POOLINGS = {
+    "softmax": lambda values, bags: softmax_over_instances(values[:, :3], bags),
+    "sum": lambda values, bags: sum_over_instances(softmax_over_instances(values[:, :2], bags), values, bags),
+    "mean": mean_over_instances,
+    "max": max_over_instances,
+}
+
+
+@pytest.mark.parametrize("name", POOLINGS)
+def test_all_bags_at_once_as_bag_by_bag(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = torch.Generator().manual_seed(0)
+    lengths = [5, 1, 17, 9, 2, 2, 30, 11, 4]
+    bags = Bags.pack([Bag(torch.zeros(length, 6)) for length in lengths])
+    start = torch.randn(sum(lengths), 6, generator=generator)
+    start[5] = start[6]  # a tie inside a bag
+    found = []
+    for at_once in (1 << 20, 0):
+        monkeypatch.setitem(pooling._AT_ONCE, "cpu", at_once)
+        values = start.clone().requires_grad_()
+        result = POOLINGS[name](values, bags)
+        weights = torch.arange(result.numel(), dtype=torch.float32).view_as(result).cos()
+        (result * weights).sum().backward()
+        found.append((result.detach(), values.grad))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-6)
+
+
+def test_padded_maximum_sends_its_gradient_to_one_instance(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = torch.tensor([[2.0], [2.0], [1.0], [-3.0]], requires_grad=True)
+    bags = Bags.pack([Bag(torch.zeros(3, 1)), Bag(torch.zeros(1, 1))])
+    assert pooling._fits_padded(bags) and not pooling._fits_padded(
+        Bags.pack([Bag(torch.zeros(9, 1)), *[Bag(torch.zeros(1, 1))] * 4])
+    )
+    monkeypatch.setattr(pooling, "_on_cpu", lambda values: False)
+    largest = max_over_instances(values, bags)
+    largest.sum().backward()
+    assert largest.tolist() == [[2], [-3]]
+    assert values.grad is not None and values.grad.sum() == 2 and values.grad.count_nonzero() == 2
+
+
+def test_short_bags_of_a_batch_go_at_once_and_long_ones_do_not() -> None:
+    short = Bags.pack([Bag(torch.zeros(30, 1))] * 16)
+    assert pooling._all_at_once(short, torch.zeros(480, 1))
+    assert not pooling._all_at_once(short, torch.zeros(480, 8))
+    assert not pooling._all_at_once(Bags.pack([Bag(torch.zeros(400, 1))] * 16), torch.zeros(6400, 1))
+    assert not pooling._all_at_once(Bags.pack([Bag(torch.zeros(30, 1))] * 4), torch.zeros(120, 1))

@@ -1,0 +1,1 @@
+"""One file a wrapper: what changes the training of any model."""
