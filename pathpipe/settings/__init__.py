@@ -1,6 +1,7 @@
 """The settings of every stage: one field is one YAML key and one command-line option."""
 
 from pathpipe.settings.base import Layer, Settings, merge, read_yaml, to_yaml
+from pathpipe.settings.heatmap import HeatmapSettings
 from pathpipe.settings.split import AuditSettings, SplitSettings
 from pathpipe.settings.stages import (
     ENCODER_FILE_KINDS,
@@ -9,7 +10,6 @@ from pathpipe.settings.stages import (
     EvaluateSettings,
     Execution,
     ExtractSettings,
-    HeatmapSettings,
     RunSettings,
     SlideSettings,
     TissueSettings,

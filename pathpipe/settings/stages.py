@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from pathpipe.settings.base import Settings, absolute
+from pathpipe.settings.heatmap import HeatmapSettings
 from pathpipe.settings.split import AuditSettings, SplitSettings
 from pathpipe.settings.tiles import TileSettings
 from pathpipe.settings.train import TrainSettings
@@ -139,15 +140,6 @@ class EvaluateSettings(Settings):
     bootstrap: int = Field(2000, ge=100, description="Bootstrap draws over patients")
     confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the intervals")
     seed: int = Field(0, ge=0, description="Seed of the bootstrap")
-
-
-class HeatmapSettings(Settings):
-    """Pictures of what a model looked at."""
-
-    scale: Literal["percentile", "raw"] = Field("percentile", description="Rank within the slide, or raw score")
-    colours: str = Field("inferno", description="Matplotlib colour map")
-    opacity: float = Field(0.55, ge=0, le=1, description="Opacity of the scores over the slide")
-    width_px: int = Field(1400, ge=200, le=8000, description="Width of the picture")
 
 
 class Execution(Settings):

@@ -143,7 +143,7 @@ class CoxTask(Plain):
             return (mass * total).sum()
         own = torch.where(tied, weighed, _NONE).logsumexp(1)
         deaths = tied.sum(1)
-        steps = torch.arange(int(deaths.max()), device=weighed.device)
+        steps = torch.arange(int(deaths.max()), device=weighed.device, dtype=weighed.dtype)
         within = steps < deaths[:, None]  # (G, most deaths at one time)
         taken = torch.where(within, steps / deaths[:, None], 0.0)
         ratio = (own - total).exp()[:, None]

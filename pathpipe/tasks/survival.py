@@ -99,7 +99,7 @@ class SurvivalTask(Plain):
         """
         seen, every = training_events(labels, self.columns, self.censoring)
         edges = np.quantile(seen, np.arange(1, self.bins) / self.bins)
-        if len(np.unique(np.r_[0.0, edges])) < self.bins:
+        if len(np.unique(np.searchsorted(edges, seen, side="left"))) < self.bins:  # a bin would have no event
             raise CohortError(
                 f"{len(np.unique(seen))} different event times of {len(seen)} training patients don't make "
                 f"{self.bins} bins",

@@ -119,8 +119,10 @@ class Chromium:
         self.call("Emulation.setEmulatedMedia", features=listed)
 
     def go(self, url: str) -> None:
-        """Open a page."""
+        """Open a page and wait for its files."""
         self.call("Page.navigate", url=url)
+        here = json.dumps(url.partition("?")[0])
+        self.wait(f"location.href.startsWith({here}) && document.readyState === 'complete'")
 
     def value(self, expression: str) -> Any:
         """What an expression of the page gives."""

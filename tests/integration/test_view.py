@@ -115,7 +115,12 @@ COVERED = """(() => {
     rows.push(row);
   }
   return [box.left, box.top, rows]; })()"""
-SLIDE_SEEN = "document.querySelector('#facts dd')?.textContent.endsWith('.svs')"
+
+
+def _seen(slide_id: str) -> str:
+    """Its name, its facts and its pixels' scale are on the screen."""
+    facts = f"document.querySelector('#facts dd')?.textContent === '{slide_id}.svs'"
+    return f"{SHOWN} === '{slide_id}' && {facts} && !document.getElementById('scale').hidden"
 
 
 def _checked(layer: str) -> str:
@@ -124,7 +129,7 @@ def _checked(layer: str) -> str:
 
 def test_the_page_in_a_browser(url: str, browser: Chromium) -> None:
     browser.go(f"{url}?slide=S03&layers=")
-    browser.wait(f"{SHOWN} === 'S03' && {SLIDE_SEEN}")
+    browser.wait(_seen("S03"))
     assert browser.value("document.querySelectorAll('#slides li').length") == 11
     assert browser.value(PAINTED) == 0
     browser.press("1")
@@ -139,9 +144,9 @@ def test_the_page_in_a_browser(url: str, browser: Chromium) -> None:
     browser.press("3")
     browser.wait(f"{_checked('tiles')} && {PAINTED} > 100")
     browser.press("n")
-    browser.wait(f"{SHOWN} === 'S04' && {SLIDE_SEEN}")
+    browser.wait(_seen("S04"))
     browser.press("p")
-    browser.wait(f"{SHOWN} === 'S03'")
+    browser.wait(_seen("S03"))
     before = browser.value("document.getElementById('scale-text').textContent")
     for _ in range(4):
         browser.press("+")
@@ -152,14 +157,14 @@ def test_the_page_in_a_browser(url: str, browser: Chromium) -> None:
     browser.value("(f => { f.value = 'S07'; f.dispatchEvent(new Event('input')); })(document.getElementById('filter'))")
     assert browser.value("document.getElementById('shown').value") == "1 of 11 slides"
     browser.press("n")
-    browser.wait(f"{SHOWN} === 'S07' && {SLIDE_SEEN}")
+    browser.wait(_seen("S07"))
     assert browser.complaints == []
 
 
 def test_tiles_are_painted_where_the_tissue_is(url: str, browser: Chromium) -> None:
     """What lies under the heatmap is stained, what lies beside it is glass: layers and slide share one frame."""
     browser.go(f"{url}?slide=S03&layers=")
-    browser.wait(f"{SHOWN} === 'S03' && {SLIDE_SEEN} && !document.getElementById('scale').hidden")
+    browser.wait(_seen("S03"))
     browser.wait("performance.getEntriesByType('resource').some(one => one.name.includes('/tile/'))")
     browser.value("new Promise(done => setTimeout(done, 1500))")  # until tiles have faded in
     bare = np.asarray(Image.open(io.BytesIO(browser.picture())).convert("RGB"), np.float64)
@@ -184,4 +189,4 @@ def test_a_damaged_slide_is_a_message_in_the_page(shown: Run, tmp_path: Path, br
         browser.wait("!document.getElementById('message').hidden")
         assert "S03.svs" in browser.value("document.getElementById('message').textContent")
         browser.press("n")
-        browser.wait(f"{SHOWN} === 'S04' && {SLIDE_SEEN} && document.getElementById('message').hidden")
+        browser.wait(_seen("S04") + " && document.getElementById('message').hidden")

@@ -74,7 +74,7 @@ class Pack(Wrapper):
             return inner
         shown = Pack(inner, self.options)
         shown.name, shown.downsampler = self.name, self.downsampler
-        return shown
+        return shown.train(self.training)
 
     def forward(self, bags: Bags) -> MILOutput:
         """Logits; in training of each slide's sample, with the loss of the hyperslides."""

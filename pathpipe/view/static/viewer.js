@@ -100,7 +100,7 @@
     turnButtons();
     $("title").textContent = id; document.title = `${id} · pathpipe view`;
     $("chips").replaceChildren();
-    say(null); viewer.close(); paint();
+    say(null); viewer.close(); sides(); paint();
     let facts;
     try { facts = await ask("slide", id); }
     catch (problem) {

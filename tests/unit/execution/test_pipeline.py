@@ -9,13 +9,44 @@ from typing import Any
 import pytest
 
 from pathpipe.cohort import Cohort
+from pathpipe.errors import ExitCode
 from pathpipe.execution import pipeline
 from pathpipe.execution.local import Listener
 from pathpipe.execution.receipt import Receipt, State
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
+from pathpipe.stages import chain
 
 CHAIN = ["tissue", "tile", "contact-sheet", "split", "evaluate"]
+
+
+def test_a_view_that_refuses_on_grounds_of_leakage_ends_the_chain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cohort.csv").write_text("path,label\nS1.svs,a\n")
+    run = Run.create(tmp_path / "run", Cohort.read(tmp_path / "cohort.csv"))
+    assert chain.upstream("train")[-3:] == ["split", "audit", "train"]
+    for refused, reached in ((True, ["audit"]), (False, ["audit", "evaluate"])):
+        worked: list[str] = []
+
+        def work(
+            run: Run,
+            stages: Sequence[str],
+            settings: RunSettings,
+            keys: Sequence[str],
+            listener: Any,
+            worked: list[str] = worked,
+            refused: bool = refused,
+        ) -> Any:
+            worked.append(stages[-1])
+            bad = Receipt(stages[-1], "cohort", "failed", refused=refused)
+            return {key: [bad if stages[-1] == "audit" else Receipt(stages[-1], key, "done")] for key in keys}
+
+        monkeypatch.setattr(pipeline, "run_units", work)
+        monkeypatch.setattr(pipeline, "upstream", lambda stage: ["audit", "evaluate"])
+        outcome = pipeline.bring_up_to_stage(run, "evaluate", RunSettings(), Listener())
+        assert worked == reached
+        assert outcome.exit_code(9) is (ExitCode.REFUSED if refused else ExitCode.SOME_FAILED)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +63,8 @@ def test_what_ends_a_chain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str, state: State, reached: list[str]
 ) -> None:
     (tmp_path / "S1.svs").write_text("pixels")
-    run = Run.create(tmp_path / "run", Cohort.read(tmp_path / "S1.svs"))
+    (tmp_path / "cohort.csv").write_text("path,label\nS1.svs,a\n")
+    run = Run.create(tmp_path / "run", Cohort.read(tmp_path / "cohort.csv"))
     worked: list[str] = []
 
     def work(run: Run, stages: Sequence[str], settings: RunSettings, keys: Sequence[str], listener: Any) -> Any:

@@ -40,8 +40,12 @@ def test_parameter_counts() -> None:
 
 
 @pytest.mark.parametrize("attention", ["gated", "multi-head"])
-@pytest.mark.parametrize(("top", "ratio", "masked"), [(10, 0.6, 6), (3, 0.6, 1), (1, 0.6, 0), (10, 0.0, 0), (0, 1.0, 0)])
-def test_training_masks_a_share_of_the_strongest_of_each_map(attention: str, top: int, ratio: float, masked: int) -> None:
+@pytest.mark.parametrize(
+    ("top", "ratio", "masked"), [(10, 0.6, 6), (3, 0.6, 1), (1, 0.6, 0), (10, 0.0, 0), (0, 1.0, 0)]
+)
+def test_training_masks_a_share_of_the_strongest_of_each_map(
+    attention: str, top: int, ratio: float, masked: int
+) -> None:
     model = build(attention=attention, mask_top=top, mask_ratio=ratio)
     batch = Bags.pack([random_bag(25, DIM), random_bag(40, DIM)])
     plain, training = model(batch), model.train()(batch)

@@ -81,15 +81,15 @@ def test_weight_0_is_the_model_itself_and_prediction_always_is(name: str) -> Non
 
 
 def test_training_on_it_spreads_attention() -> None:
-    model = build(weight=5.0).train()
+    model = build(options={"dropout": 0.0}).train()
     with torch.no_grad():
         model.get_parameter("base.attend.score.weight").mul_(8)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.1)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
     entropies = []
-    for _ in range(5):
+    for _ in range(10):
         optimiser.zero_grad()
         output = model(batch())
-        (5.0 * output.losses["negative_entropy"]).backward()
+        output.losses["negative_entropy"].backward()
         entropies.append(-output.losses["negative_entropy"].item())
         optimiser.step()
     assert entropies == sorted(entropies) and entropies[-1] > entropies[0]

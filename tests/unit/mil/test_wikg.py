@@ -54,9 +54,7 @@ def _dense(model: MILModule, features: Tensor, knowledge: str) -> tuple[Tensor, 
 
 @pytest.mark.parametrize("knowledge", ["dot", "sums"])
 @pytest.mark.parametrize("values", [1, 500, 2**22])
-def test_in_pieces_it_is_the_dense_computation(
-    knowledge: str, values: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_in_pieces_it_is_the_dense_computation(knowledge: str, values: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(wikg, "_VALUES", values)
     monkeypatch.setattr(graph, "_SCORES", values)
     model, batch = _random(knowledge), Bags.pack([random_bag(40, 6)])

@@ -65,7 +65,9 @@ def put_features(run: Run, slide_id: str, z: float, encoder: str = "uni", seed: 
     features = rng.normal(scale=0.3, size=(tiles, DIM))
     features[:, 0] += z
     xy0 = np.stack([np.arange(tiles) * 512, np.zeros(tiles)], axis=1).astype(np.int64)
-    table = TileTable(TileGrid(xy0, np.ones(tiles, np.float32), PLAN, None), SlideFacts(slide_id, (51200, 4096), (51200, 4096)))
+    table = TileTable(
+        TileGrid(xy0, np.ones(tiles, np.float32), PLAN, None), SlideFacts(slide_id, (51200, 4096), (51200, 4096))
+    )
     identity = {"name": encoder, "revision": "", "weights_sha256": "ab" * 32, "transform": "resize 224", "dim": DIM}
     made = Provenance("extract", 2, {}, {"slide": slide_id, "tiles": "t", "encoder": encoder})
     path = run.features(encoder, slide_id)

@@ -10,7 +10,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from pathpipe.errors import CohortError, StoreError
-from pathpipe.tasks.classification import ClassificationTask
+from pathpipe.settings.target import parse_target
+from pathpipe.tasks.classification import ClassificationOptions, ClassificationTask
 from pathpipe.tasks.task import task_from_dict
 
 BINARY = ClassificationTask("label", ("no", "yes"))
@@ -40,9 +41,9 @@ def test_refuses_one_class(labels: list[str]) -> None:
 
 def test_encode() -> None:
     assert TRIPLE.outputs == 3
-    assert TRIPLE.encode(["c", "a", "b", "a"]).tolist() == [2, 0, 1, 0]
+    assert TRIPLE.encode([("c",), ("a",), ("",), ("a",)]).tolist() == [2, 0, -1, 0]
     with pytest.raises(CohortError, match=r"`ys` is none of the classes .hint: did you mean `yes`"):
-        BINARY.encode(["yes", "ys"])
+        BINARY.encode([("yes",), ("ys",)])
 
 
 def test_weights_balance_and_have_mean_one() -> None:
@@ -80,13 +81,49 @@ def test_auroc_equals_scikit_learn() -> None:
     assert BINARY.metrics(logits[:, :2], two)["auroc"] == pytest.approx(expected)
 
 
+def test_unknown_classes_add_nothing() -> None:
+    logits = torch.tensor([[0.0, 1.0], [5.0, -5.0], [2.0, 0.5]], requires_grad=True)
+    targets, weights = torch.tensor([1, -1, 0]), torch.tensor([0.5, 2.0])
+    loss = BINARY.loss(logits, targets, weights)
+    assert loss.item() == BINARY.loss(logits[[0, 2]], targets[[0, 2]], weights).item()
+    loss.backward()
+    assert logits.grad is not None and logits.grad[1].tolist() == [0, 0]
+    assert BINARY.weights(targets).tolist() == [1, 1]
+    none = BINARY.loss(logits, torch.full((3,), -1), None)
+    assert none.item() == 0 and none.requires_grad
+
+
+def test_share_is_how_often_a_row_is_taken() -> None:
+    logits, targets = torch.randn(3, 2), torch.tensor([0, 1, 1])
+    twice = BINARY.loss(logits[[0, 0, 1]], targets[[0, 0, 1]], None)
+    assert BINARY.loss(logits, targets, None, torch.tensor([2.0, 1.0, 0.0])).item() == pytest.approx(twice.item())
+
+
+def test_table() -> None:
+    logits = torch.tensor([[0.0, math.log(3)], [1.0, 1.0]])
+    (table,) = BINARY.tables(logits, [("yes",), ("",)])
+    assert (table.target, table.kind, table.known) == ("label", "classification", [True, False])
+    assert list(table.columns) == ["target", "p_no", "p_yes", "logit_no", "logit_yes"]
+    assert table.columns["p_yes"][0] == pytest.approx(0.75) and table.columns["logit_no"][1] == 1
+    assert "target" not in BINARY.tables(logits)[0].columns
+
+
+def test_many_numbers_are_no_classes() -> None:
+    spec = parse_target("age")[0]
+    ages = {f"P{age}": (str(age),) for age in range(30, 60)}
+    with pytest.raises(CohortError, match=r"30 different numbers of 30 patients are no classes .*`age:regression`"):
+        ClassificationTask.build(spec, ages, ClassificationOptions())
+    grades = {f"P{number}": (str(number % 8),) for number in range(20)}
+    assert ClassificationTask.build(spec, grades, ClassificationOptions()).classes == tuple("01234567")
+
+
 def test_auroc_without_one_class_is_nan() -> None:
     assert math.isnan(BINARY.metrics(torch.zeros(2, 2), torch.tensor([1, 1]))["auroc"])
 
 
 def test_round_trip() -> None:
     assert task_from_dict(TRIPLE.to_dict()) == TRIPLE
-    with pytest.raises(StoreError, match="unknown kind `regression`"):
-        task_from_dict({"kind": "regression"})
+    with pytest.raises(StoreError, match="unknown kind `ranking`"):
+        task_from_dict({"kind": "ranking"})
     with pytest.raises(StoreError, match="does not describe a classification"):
         task_from_dict({"kind": "classification", "target": "x"})

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from pathpipe.errors import CohortError, ExitCode, LeakError
+from pathpipe.evaluation.predictions import Predictions
 from pathpipe.settings import SplitSettings
 from pathpipe.training.folds import make_splits
 from pathpipe.training.splits import Splits
@@ -124,3 +126,51 @@ def test_refuses_broken_files(tmp_path: Path, text: str, message: str) -> None:
 def test_refuses_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(CohortError, match="can't be read as a split"):
         Splits.read(tmp_path / "none.csv")
+
+
+NESTED = "fold,patient_id,role,inner\n0,a,train,0\n0,b,val,1\n0,c,train,2\n0,d,test,-1\n"
+
+
+def test_nested_file_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "splits.csv"
+    path.write_text(NESTED)
+    splits = Splits.read(path)
+    splits.write(tmp_path / "again.csv")
+    assert (tmp_path / "again.csv").read_text() == NESTED
+    inner = splits.inner(0)
+    assert inner is not None
+    roles = [[inner.patients(number, role) for role in ("train", "val", "test")] for number in inner.folds]
+    assert roles == [[("c",), ("b",), ("a",)], [("a",), ("c",), ("b",)], [("b",), ("a",), ("c",)]]
+
+
+@pytest.mark.parametrize(
+    ("text", "error", "message"),
+    [
+        (NESTED.replace("test,-1", "test,1"), LeakError, "1 patients are tested and in an inner fold: d"),
+        (NESTED.replace("train,2", "train,1"), CohortError, "fold 0 has inner folds 0, 1 .hint: three or more"),
+        (NESTED.replace("train,2", "train,3"), CohortError, "fold 0 has inner folds 0, 1, 3"),
+        (NESTED.replace("train,2", "train,x"), CohortError, "inner `x` is no whole number"),
+    ],
+)
+def test_refuses_broken_inner_folds(tmp_path: Path, text: str, error: type[Exception], message: str) -> None:
+    path = tmp_path / "splits.csv"
+    path.write_text(text)
+    with pytest.raises(error, match=message):
+        Splits.read(path)
+
+
+def test_a_patient_tested_in_several_folds_counts_once_in_evaluation() -> None:
+    rows = [(0, "a", "train"), (0, "b", "val"), (0, "c", "test"), (1, "b", "train"), (1, "a", "val"), (1, "c", "test")]
+    splits = Splits.of(rows)
+    assert splits.tested_again and not Splits.of(rows[:3]).tested_again
+    parts = []
+    for fold, score in ((0, 0.2), (1, 0.6)):
+        for role in ("val", "test"):
+            patients = splits.patients(fold, role)
+            scores = np.array([[1 - score, score]])
+            parts.append(Predictions.of(["x", "y"], patients, ["y"], np.log(scores), scores, (fold, 0, role)))
+    predictions = Predictions.concatenate(parts)
+    tested, validated = predictions.pooled("test"), predictions.pooled("val")
+    assert tested.patients == ("c",) and tested.folds.tolist() == [0]
+    np.testing.assert_allclose(tested.probabilities, [[0.6, 0.4]])
+    assert validated.folds.tolist() == [0, 1]
