@@ -13,8 +13,8 @@ from pathpipe.clock import Clock
 from pathpipe.fingerprint import fingerprint
 
 Rgb = tuple[float, float, float]
-# cls: class token; mean: mean of the patch tokens; cls+mean: both, concatenated; tokens: the patch tokens, one after the
-# other; network: as the network itself pools. Register tokens are never part of any.
+# cls: class token; mean: mean of the patch tokens; cls+mean: both, concatenated; tokens: the patch tokens, one after
+# the other; network: as the network itself pools. Register tokens are never part of any.
 Pooling = Literal["cls", "mean", "cls+mean", "tokens", "network"]
 
 

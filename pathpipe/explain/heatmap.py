@@ -43,29 +43,53 @@ class Canvas:
     truth: list[list[Ring]]
 
 
-def paint(xy0: npt.NDArray[np.int64], values: Floats, side0: tuple[float, float], canvas: Thumbnail) -> Floats:
+def paint(
+    xy0: npt.NDArray[np.int64],
+    values: Floats,
+    side0: tuple[float, float],
+    shape: tuple[int, int],
+    scale0: tuple[float, float],
+) -> Floats:
     """Values of tiles as a picture: every pixel that a tile touches; where several do, their mean.
 
     A tile adds +v and -v at its four corners of a difference array, and two cumulative sums fill it: the cost is that
     of the picture, not of tiles times their area.
 
+    Args:
+        shape: (H, W) of the picture.
+        scale0: Level-0 px per px, (x, y); the picture begins at (0, 0).
+
     Returns:
-        (H, W) of the thumbnail, NaN where there is no tile.
+        (H, W), NaN where there is no tile.
     """
-    height, width = canvas.pixels.shape[:2]
-    scale0 = np.asarray(canvas.scale0)
+    (height, width), scale = shape, np.asarray(scale0)
     # Outwards, not to the nearest: rounding would leave hairlines between neighbours whose corners are whole pixels
     # of level 0, and would lose tiles smaller than a pixel.
-    start = np.clip(np.floor(xy0 / scale0 + _SLACK), 0, [width, height]).astype(np.intp)
-    end = np.clip(np.ceil((xy0 + np.asarray(side0)) / scale0 - _SLACK), 0, [width, height]).astype(np.intp)
+    start = np.clip(np.floor(xy0 / scale + _SLACK), 0, [width, height]).astype(np.intp)
+    end = np.clip(np.ceil((xy0 + np.asarray(side0)) / scale - _SLACK), 0, [width, height]).astype(np.intp)
     total, count = np.zeros((2, height + 1, width + 1))
     for target, value in ((total, values), (count, np.ones(len(xy0)))):
         np.add.at(target, (start[:, 1], start[:, 0]), value)
         np.add.at(target, (end[:, 1], end[:, 0]), value)
         np.add.at(target, (start[:, 1], end[:, 0]), -value)
         np.add.at(target, (end[:, 1], start[:, 0]), -value)
-    total, count = (array.cumsum(0).cumsum(1)[:height, :width] for array in (total, count))
-    return np.where(count > 0.5, total / np.maximum(count, 1), np.nan)
+    for array in (total, count):
+        np.cumsum(array, axis=0, out=array)
+        np.cumsum(array, axis=1, out=array)
+    count = np.round(count[:height, :width])
+    return np.where(count > 0, total[:height, :width] / np.maximum(count, 1), np.nan)
+
+
+def paint_scores(scores: Scores, canvas: Canvas, scale: str) -> Floats:
+    """(H, W) of the thumbnail: ranks or raw scores, NaN where there is no tile."""
+    values = scores.ranks() if scale == "percentile" else scores.score
+    height, width = canvas.thumbnail.pixels.shape[:2]
+    return paint(scores.xy0, values, canvas.side0, (height, width), canvas.thumbnail.scale0)
+
+
+def value_range(scores: Scores, scale: str) -> tuple[float, float]:
+    """What the ends of the colour map stand for."""
+    return (0.0, 1.0) if scale == "percentile" else (float(scores.score.min()), float(scores.score.max()))
 
 
 def draw_heatmap(canvas: Canvas, scores: Scores, title: str, settings: HeatmapSettings) -> bytes:
@@ -74,8 +98,7 @@ def draw_heatmap(canvas: Canvas, scores: Scores, title: str, settings: HeatmapSe
     Returns:
         A PNG file; equal input gives equal bytes.
     """
-    values = scores.ranks() if settings.scale == "percentile" else scores.score
-    painted = paint(scores.xy0, values, canvas.side0, canvas.thumbnail)
+    painted = paint_scores(scores, canvas, settings.scale)
     height, width = canvas.thumbnail.pixels.shape[:2]
     panel = settings.width_px / 2 / _DPI
     figure = Figure(figsize=(2 * panel + 0.9, panel * height / width + 0.75), dpi=_DPI, layout="constrained")
@@ -88,7 +111,7 @@ def draw_heatmap(canvas: Canvas, scores: Scores, title: str, settings: HeatmapSe
         axes.set_axis_off()
         _outline(axes, canvas)
     colours = matplotlib.colormaps[settings.colours]
-    low, high = (0.0, 1.0) if settings.scale == "percentile" else (float(values.min()), float(values.max()))
+    low, high = value_range(scores, settings.scale)
     image = right.imshow(painted, cmap=colours, vmin=low, vmax=high, alpha=settings.opacity, interpolation="nearest")
     bar = figure.colorbar(image, cax=right.inset_axes((1.02, 0, 0.035, 1)))
     unit = "rank within the slide" if settings.scale == "percentile" else "raw"

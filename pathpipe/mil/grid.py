@@ -39,18 +39,24 @@ class Ppeg(nn.Module):
 
     Convolutions are linear, so the three run as one with their kernels added.
 
-    Reference: Shao et al., TransMIL, NeurIPS 2021, arXiv:2106.00908, sec. 3.3.
+    Reference: Shao et al., TransMIL, NeurIPS 2021, arXiv:2106.00908.
     """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.convs = nn.ModuleList(nn.Conv2d(dim, dim, size, padding=size // 2, groups=dim) for size in (7, 5, 3))
+        self.seven = nn.Conv2d(dim, dim, 7, padding=3, groups=dim)
+        self.five = nn.Conv2d(dim, dim, 5, padding=2, groups=dim)
+        self.three = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, side^2, L) -> (B, side^2, L)."""
         side = isqrt(tokens.shape[1])
         image = tokens.mT.unflatten(2, (side, side))
-        seven, five, three = self.convs
-        kernel = seven.weight + pad(five.weight, (1, 1, 1, 1)) + pad(three.weight, (2, 2, 2, 2))
-        image = image + conv2d(image, kernel, seven.bias + five.bias + three.bias, padding=3, groups=image.shape[1])
+        kernel = self.seven.weight + pad(self.five.weight, (1, 1, 1, 1)) + pad(self.three.weight, (2, 2, 2, 2))
+        image = image + conv2d(image, kernel, self._bias(), padding=3, groups=image.shape[1])
         return image.flatten(2).mT
+
+    def _bias(self) -> Tensor:
+        """(L,)."""
+        biases = [conv.bias for conv in (self.seven, self.five, self.three) if conv.bias is not None]
+        return torch.stack(biases).sum(0)

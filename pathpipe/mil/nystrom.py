@@ -16,7 +16,7 @@ def pseudo_inverse(matrix: Tensor, iterations: int) -> Tensor:
     Args:
         matrix: (B, H, M, M).
 
-    Reference: Xiong et al., Nystromformer, AAAI 2021, arXiv:2102.03902, eq. 14.
+    Reference: Xiong et al., Nystromformer, AAAI 2021, arXiv:2102.03902.
     """
     with torch.autocast(matrix.device.type, enabled=False):
         matrix = matrix.float() if matrix.dtype != torch.float64 else matrix
@@ -43,7 +43,7 @@ class NystromAttention(nn.Module):
         zero_tokens: Fill the sequence up as the published code does.
         dropout: Of the output, in training.
 
-    Reference: Xiong et al., Nystromformer, AAAI 2021, arXiv:2102.03902, eq. 15.
+    Reference: Xiong et al., Nystromformer, AAAI 2021, arXiv:2102.03902.
     """
 
     def __init__(

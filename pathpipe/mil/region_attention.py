@@ -17,7 +17,7 @@ class MultiHeadAttention(nn.Module):
     Args:
         kernel: Odd length of the convolution; None for none.
 
-    Reference: Tang et al., Feature Re-Embedding, CVPR 2024, arXiv:2402.17228, sec. 3.2.
+    Reference: Tang et al., Feature Re-Embedding, CVPR 2024, arXiv:2402.17228.
     """
 
     def __init__(self, dim: int, heads: int, dropout: float, kernel: int | None = None) -> None:
@@ -46,7 +46,7 @@ class CrossRegionAttention(nn.Module):
     A tile gets summary n by how strongly it scored for it, rescaled to 0..1 within its region, times its softmax over
     the summaries. In a region of one tile the rescaled score is 0: nothing is handed back there.
 
-    Reference: Tang et al., Feature Re-Embedding, CVPR 2024, arXiv:2402.17228, sec. 3.3.
+    Reference: Tang et al., Feature Re-Embedding, CVPR 2024, arXiv:2402.17228.
     """
 
     def __init__(self, dim: int, heads: int, tokens: int, dropout: float) -> None:

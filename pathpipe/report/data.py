@@ -34,7 +34,7 @@ class ReportData:
 
     Attributes:
         notices: Sentences that stand above everything.
-        split: Rows of (fold, role, patients by class in the order of `classes`).
+        split: Rows of (fold, role, patients by class in the order of `classes`, or all patients).
         baseline_note: Why there is no baseline.
         made_by: Package -> version.
         hashes: Name -> fingerprint.

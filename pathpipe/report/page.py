@@ -32,6 +32,7 @@ def render_report(data: ReportData, path: Path, provenance: Provenance) -> None:
         folds=_fold_rows(data.model),
         fold_means=_fold_means(data.model),
         splits=_split_rows(data),
+        split_names=data.classes or ("patients",),
         troubled=[slide for slide in data.slides if slide.state != "done"],
         sign={"done": "✔", "empty": "∅", "failed": "✘", "stale": "≠"},
         counts={state: sum(s.state == state for s in data.slides) for state in ("done", "empty", "failed", "stale")},
@@ -109,7 +110,8 @@ def _plots(data: ReportData) -> dict[str, Markup]:
         curves = _curves(data, key)
         if curves:
             drawn[key] = Markup(draw(curves))
-    drawn["confusion"] = Markup(plots.confusion_plot(data.model.confusion, data.classes))
+    if data.model.confusion:
+        drawn["confusion"] = Markup(plots.confusion_plot(data.model.confusion, data.classes))
     if data.curves:
         drawn["learning"] = Markup(plots.learning_plot(data.curves))
     return drawn

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field
 
 from pathpipe.settings.base import Settings
 
@@ -17,13 +17,13 @@ class HeatmapSettings(Settings):
     score: ScoreKind = Field(
         "auto",
         description="Score of a tile: attention; instance (what the model says of the tile alone); gradient (length of "
-        "gradient x features); integrated (integrated gradients); occlusion (what is lost without the tile); auto takes "
+        "gradient x features); integrated (integrated gradients); occlusion (what is lost without the tile); auto is "
         "the first of attention, instance and gradient that the model has",
     )
     target_class: str = Field(
         "predicted",
-        description="What is explained: predicted (the most probable class of every target), every (class by class), or "
-        "the name of one class, label or number",
+        description="What is explained: predicted (the most probable class of every target), every (class by class), "
+        "or the name of one class, label or number",
     )
     scale: Literal["percentile", "raw"] = Field("percentile", description="Rank within the slide, or raw score")
     colours: str = Field("inferno", description="Matplotlib colour map")
@@ -34,7 +34,7 @@ class HeatmapSettings(Settings):
     )
     geojson: Literal["none", "tiles", "quantiles"] = Field(
         "none",
-        description="Objects for QuPath: tiles (each with its measurements), or quantiles (tiles of equal tenths merged)",
+        description="Objects for QuPath: tiles (each with its measurements), or quantiles (tiles of a tenth merged)",
     )
     ome_tiff: bool = Field(False, description="Also write a pyramidal OME-TIFF: the picture, and the scores as float32")
     ome_px: int = Field(4096, ge=256, le=32768, description="Longest side of the OME-TIFF's finest level")
@@ -44,14 +44,9 @@ class HeatmapSettings(Settings):
     checks: bool = Field(
         True, description="Test the explanation: deletion and insertion of tiles, attention on artefacts"
     )
-    check_orders: int = Field(10, ge=2, le=1000, description="Random orders that deletion and insertion are compared with")
+    check_orders: int = Field(
+        10, ge=2, le=1000, description="Random orders that deletion and insertion are compared with"
+    )
     truth_class: str | None = Field(
         None, description="Class of the true regions or points that count (default: all there are)"
     )
-
-    @field_validator("colours")
-    @classmethod
-    def _plain(cls, value: str) -> str:
-        if not value.strip():
-            raise ValueError("must name a Matplotlib colour map")
-        return value

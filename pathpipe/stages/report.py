@@ -19,10 +19,12 @@ from pathpipe.report.entry import SlideEntry
 from pathpipe.report.page import render_report
 from pathpipe.run import Run
 from pathpipe.settings import PLACES, RunSettings, to_yaml
+from pathpipe.settings.target import parse_target
 from pathpipe.stages.chain import SLIDE_STAGES, train_name, units
 from pathpipe.stages.endings import ending, slide_entry
 from pathpipe.stages.evaluate import read_evaluation
 from pathpipe.stages.heatmap import PICTURE, read_summary
+from pathpipe.stages.patients import labels_of
 from pathpipe.stages.split import read_splits
 from pathpipe.stages.stage import Job, Made, Stage
 from pathpipe.stages.train import HISTORY, MODEL
@@ -91,7 +93,7 @@ def _notices(settings: RunSettings) -> tuple[str, ...]:
 
 def _slides(run: Run, settings: RunSettings) -> tuple[SlideEntry, ...]:
     """Every slide; pictures for those a person should look at first."""
-    target = settings.split.target
+    target = parse_target(settings.split.target)[0].columns[0]
     entries = [slide_entry(run, slide.slide_id, target, SLIDE_STAGES) for slide in run.cohort.slides]
     first = {entry.slide_id for entry in sorted(entries, key=lambda entry: entry.suspicion)[:SHEET]}
     return tuple(
@@ -114,12 +116,14 @@ def _small(path: Path, width_px: int) -> bytes:
 
 def _split(run: Run, settings: RunSettings, classes: tuple[str, ...]) -> tuple[tuple[int, str, tuple[int, ...]], ...]:
     table = read_splits(run, settings).table
-    labels = table["patient_id"].map(run.cohort.labels_by_patient(settings.split.target))
+    texts = {patient: label[0] for patient, label in labels_of(run.cohort, settings.split.target).items()}
+    labels = table["patient_id"].map(texts)
     rows = []
     for fold in sorted(table["fold"].unique()):
         for role in ("train", "val", "test"):
             members = labels[(table["fold"] == fold) & (table["role"] == role)]
-            rows.append((int(fold), role, tuple(int((members == name).sum()) for name in classes)))
+            counts = tuple(int((members == name).sum()) for name in classes) or (len(members),)
+            rows.append((int(fold), role, counts))
     return tuple(rows)
 
 

@@ -113,10 +113,11 @@ class Units:
         """
         sizes = np.bincount(self.of)
         largest, total = int(np.argmax(sizes)), len(self.of)
-        if self.count < max(folds, 3):
+        least = max(folds, 4 if folds == 2 else 3)  # two must be left when a fold is tested
+        if self.count < least:
             raise CohortError(
-                f"{folds} folds whose groups or sites stay whole need {max(folds, 3)} of them, there are {self.count}",
-                hint="use fewer folds, or `--by-site ignored`",
+                f"{folds} folds whose groups or sites stay whole need {least} of them, there are {self.count}",
+                hint=f"use {'fewer' if folds > 3 else 'other'} folds, or `--by-site ignored`",
             )
         if sizes[largest] > min(2 / folds, 2 / 3) * total:
             fitting = min(2 * total // int(sizes[largest]), folds - 1)

@@ -70,8 +70,8 @@ def _in_features(
         "patients": float(told.patients),
     }
     what = (
-        f"features tell `{column}` with balanced accuracy {told.accuracy:.2f} ({told.low:.2f} to {told.high:.2f}; chance "
-        f"{told.chance:.2f}, {told.values} values, {told.patients} patients)"
+        f"features tell `{column}` with balanced accuracy {told.accuracy:.2f} ({told.low:.2f} to {told.high:.2f}; "
+        f"chance {told.chance:.2f}, {told.values} values, {told.patients} patients)"
     )
     if told.low <= told.chance:
         return Finding(kind, "note", what, f"There is no sign that a model could recognise `{column}`.", (), numbers)

@@ -195,8 +195,8 @@ class _Maker:
         fraction, seed = self.settings.val_fraction, self.settings.seed
         if units.count < 2:
             raise CohortError(
-                f"fold {fold} leaves {units.count} patient, group or site to train and validate on",
-                hint="two are needed",
+                f"fold {fold} leaves {units.count} patient, group or site to train and validate on, two are needed",
+                hint="use more folds, or let sites or groups be parted",
             )
         if not units.single or not strata.exclusive:
             part, _ = self._parts(strata, units, np.array([fraction, 1 - fraction]), _VAL, fold)

@@ -55,7 +55,7 @@ class StateFile:
     path: Path
     fingerprint: str
     every_s: float = 30.0
-    _saved_at: float = field(default_factory=time.monotonic)
+    _saved_at: float = field(default_factory=lambda: time.monotonic())
 
     def read(self) -> dict[str, Any] | None:
         """What `save` was given, tensors on the host; None when there is nothing that can be gone on with."""
@@ -63,7 +63,7 @@ class StateFile:
             content = read_archive(self.path)
         except StoreError:
             return None
-        known = {"format": FORMAT, "version": VERSION, "torch": torch.__version__, "fingerprint": self.fingerprint}
+        known = {"format": FORMAT, "version": VERSION, "torch": str(torch.__version__), "fingerprint": self.fingerprint}
         if not isinstance(content, dict) or any(content.get(key) != value for key, value in known.items()):
             return None
         return dict(content["content"])
@@ -72,7 +72,7 @@ class StateFile:
         """Replace the file, if the last time is long enough ago."""
         if time.monotonic() - self._saved_at < self.every_s:
             return
-        head = {"format": FORMAT, "version": VERSION, "torch": torch.__version__, "fingerprint": self.fingerprint}
+        head = {"format": FORMAT, "version": VERSION, "torch": str(torch.__version__), "fingerprint": self.fingerprint}
         write_archive(self.path, {**head, "content": dict(content())})
         self._saved_at = time.monotonic()
 

@@ -34,7 +34,6 @@ class TrainedFold:
     """A trained model and what it says of the patients it wasn't fitted to.
 
     Attributes:
-        task: With what it learnt from the training patients.
         model: On the host, in evaluation mode, with the weights of the best epoch.
         history: One row an epoch: epoch (from 1), train_loss, val_loss, val_<metric>, lr (of its last step).
         best_epoch: The epoch that `monitor` chose on validation, from 1.
@@ -46,7 +45,6 @@ class TrainedFold:
 
     fold: int
     seed: int
-    task: Task
     model: MILModule
     history: pd.DataFrame
     best_epoch: int
@@ -74,7 +72,6 @@ def train_fold(
         SettingsError: The model or an option is unknown, settings don't fit the task or the device, or the loss stops
             being finite.
     """
-    task = task.fit([data.labels[p] for p in data.roles["train"]])
     train, val = _part(data, "train", task), _part(data, "val", task)
     with _own_randomness(seed, device):
         fit = Fit.of(train, task, settings, seed, torch.device(device), how)
@@ -102,13 +99,11 @@ def train_fold(
             role: predict_logits(fit.model, [data.bags[p] for p in data.roles[role]], device, how.group)
             for role in how.predict
         }
-        task = task.finish(predict_logits(fit.model, train.bags, device, how.group), train.targets)
 
     mean, std = _moments(train.bags)
     return TrainedFold(
         fold=data.fold,
         seed=seed,
-        task=task,
         model=fit.model.deployed().cpu().eval(),
         history=pd.DataFrame(now.history),
         best_epoch=now.best_epoch,

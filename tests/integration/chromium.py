@@ -24,6 +24,7 @@ _FLAGS = (
     "--no-first-run",
 )
 _DEADLINE_S = 60.0
+_CODES = {"Escape": 27, "Enter": 13, "PageUp": 33, "PageDown": 34}  # the browser's own reactions go by these
 
 
 def find_chromium() -> str | None:
@@ -139,8 +140,8 @@ class Chromium:
 
     def press(self, key: str) -> None:
         """One key, as a person presses it."""
-        text = {"text": key} if len(key) == 1 else {}
-        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **text)
+        more: dict[str, Any] = {"text": key} if len(key) == 1 else {"windowsVirtualKeyCode": _CODES[key]}
+        self.call("Input.dispatchKeyEvent", type="keyDown", key=key, **more)
         self.call("Input.dispatchKeyEvent", type="keyUp", key=key)
 
     def mouse(self, kind: str, x: float, y: float, **more: Any) -> None:

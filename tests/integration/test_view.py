@@ -154,6 +154,7 @@ def test_the_page_in_a_browser(url: str, browser: Chromium) -> None:
     browser.press("?")
     browser.wait("document.getElementById('help').open")
     browser.press("Escape")
+    browser.wait("!document.getElementById('help').open")
     browser.value("(f => { f.value = 'S07'; f.dispatchEvent(new Event('input')); })(document.getElementById('filter'))")
     assert browser.value("document.getElementById('shown').value") == "1 of 11 slides"
     browser.press("n")

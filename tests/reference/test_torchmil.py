@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from pathpipe.mil.bag import Bags, Labels
 from pathpipe.mil.model import MILModule
@@ -91,13 +93,23 @@ def test_abmil(gated: bool) -> None:
         _close(torch.cat(bags.split(output.attention_raw))[:, 0], raw[padded.mask])
 
 
+class _CrossEntropy(nn.Module):
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        return cross_entropy(logits, targets[:, 0].long())
+
+
 @pytest.mark.parametrize("label", [0, 1])
 def test_clam_sb(label: int) -> None:
-    """Their one logit is our two with the first head row 0; their instance loss is a sum, ours the classes' mean."""
+    """Their one logit is our two with the first head row 0; their instance loss is a sum, ours the classes' mean.
+
+    Of their instance losses, the SVM broadcasts its (n, 1) targets to all pairs of instances, the other stops at their
+    shape: cross-entropy is put in its place. Which instances it gets, with which targets, is theirs.
+    """
     torch.manual_seed(0)
     theirs = peer.CLAM_SB((DIM,), att_dim=16, gated=True, k_sample=8, feat_ext=_embedding())
+    theirs.inst_loss_fn = _CrossEntropy()
     options = {"hidden": WIDTH, "attention_dim": 16, "dropout": 0, "instances": 8, "subtyping": True}
-    model = _ours("clam-sb", options, outputs=2).train()
+    model = _ours("clam-sb", options | {"instance_loss": "ce"}, outputs=2).train()
     pairs = {f"inspect.{number}": part.module for number, part in enumerate(theirs.inst_classifiers)}
     _copy(model, {"embed.0": theirs.feat_ext[0], **_pool("attend", theirs.pool), **pairs})
     with torch.no_grad():
@@ -108,8 +120,7 @@ def test_clam_sb(label: int) -> None:
         _, losses = theirs.compute_loss(torch.tensor([label]), padded.features)
         logits = theirs(padded.features)
         for bags in (packed, padded):
-            labelled = Bags(bags.features, bags.offsets, bags.mask, labels=Labels("classification", torch.tensor([label])))
-            output = model(labelled)
+            output = model(replace(bags, labels=Labels("classification", torch.tensor([label]))))
             _close(output.logits[:, 1] - output.logits[:, 0], logits)
             _close(2 * output.losses["instance"], losses["InstLoss"])
             mine = torch.autograd.grad(2 * output.losses["instance"], model.get_parameter("embed.0.weight"))
@@ -190,8 +201,8 @@ def test_transmil(size: int) -> None:
     first, second = theirs.layers
     pairs = {"embed.0": theirs.feat_ext[0], "norms.0": first.norm1, "norms.1": second.norm1, "norms.2": theirs.norm}
     pairs |= {"first.to_qkv": first.att_module.qkv_nn, "second.to_qkv": second.att_module.qkv_nn}
-    convs = (theirs.pos_layer.proj, theirs.pos_layer.proj1, theirs.pos_layer.proj2)
-    pairs |= {f"position.convs.{number}": conv for number, conv in enumerate(convs)}
+    position = theirs.pos_layer
+    pairs |= {"position.seven": position.proj, "position.five": position.proj1, "position.three": position.proj2}
     _copy(model, pairs | {"head": theirs.classifier})
     model.get_parameter("token").copy_(theirs.cls_token[0])
     for layer in ("first", "second"):

@@ -169,8 +169,8 @@ def _packed(features: Tensor, sizes: list[int]) -> Bags:
 
 
 def _repeat(values: Tensor, groups: Bags) -> Tensor:
-    """(G, ...) of the pseudo-bags to (T, ...) of their instances."""
-    return values.repeat_interleave(groups.offsets.diff().to(values.device), 0, output_size=len(groups.features))
+    """(G, K) of the pseudo-bags to (T, K) of their instances; its gradient is summed in one order, on a GPU too."""
+    return torch.cat([value.expand(length, -1) for value, length in zip(values, groups.lengths, strict=True)])
 
 
 def _unsorted(values: Tensor, order: Tensor, bags: Bags) -> Tensor:

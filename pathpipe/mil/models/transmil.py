@@ -46,7 +46,7 @@ class Transmil(StagedModule):
     `attention_raw` (T, heads) is what the class token takes from each tile in the first layer, without gradient, and
     `scores` its mean over the heads. The weights start as torch draws them, as in the published code.
 
-    Reference: Shao et al., NeurIPS 2021, arXiv:2106.00908, algorithms 2 and 3.
+    Reference: Shao et al., NeurIPS 2021, arXiv:2106.00908.
     """
 
     card = ModelCard(

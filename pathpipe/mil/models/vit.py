@@ -101,8 +101,9 @@ class Vit(StagedModule):
         self.token = nn.Parameter(torch.randn(1, width) * 0.02)
         mlp_dim = max(1, round(options.mlp_ratio * width))
         self.blocks = nn.ModuleList(
-            Block(width, options.heads, mlp_dim, options.dropout) for _ in range(options.layers)
+            Block(width, options.heads, mlp_dim, options.dropout) for _ in range(options.layers - 1)
         )
+        self.last = Block(width, options.heads, mlp_dim, options.dropout)
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, dim_out)
         init_linear(self)
@@ -129,10 +130,9 @@ class Vit(StagedModule):
     def _one(self, tiles: Tensor) -> MILOutput:
         """Output of one bag (N, L)."""
         tokens = torch.cat([self.token.to(tiles.dtype), tiles])
-        *blocks, last = self.blocks
-        for block in blocks:
+        for block in self.blocks:
             tokens = block(tokens)
-        token, scores = last.first(tokens)
+        token, scores = self.last.first(tokens)
         embedding = self.norm(token)
         raw = scores[:, 1:].T.float() if scores.dtype != torch.float64 else scores[:, 1:].T
         return MILOutput(self.head(embedding), embedding, attention=raw.softmax(0), attention_raw=raw)

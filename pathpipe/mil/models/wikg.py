@@ -26,7 +26,7 @@ class WikgOptions(Settings):
     neighbours: int = Field(6, ge=1, description="Edges that leave each tile")
     knowledge: Literal["dot", "sums"] = Field(
         "dot",
-        description="Score of a neighbour: scalar product with its gate (paper), or product of both sums (their code)",
+        description="Score of a neighbour: its scalar product with its gate, or the product of both sums (published code)",
     )
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout of the tiles' messages in training")
 
@@ -36,12 +36,13 @@ class Wikg(StagedModule):
 
     A neighbour t of tile h has the score t . tanh(h + r) in the paper; the published code's einsum multiplies the sum
     of t by the sum of the gate instead: `knowledge`. Its three `gate_` layers, which it never uses, are left out
-    (394,240 of its 1,775,619 parameters at width 384). The N x N scores and the neighbours' embeddings are made in
-    pieces, in training made again for the gradient. `scores` are how much of the attention flows from each tile: a tile
-    that all others draw on may itself be attended to little. The weights start as torch draws them, as in the published code.
+    (394,240 of its 1,775,619 parameters at width 384). The N x N scores and the tiles' messages are made in pieces,
+    in training made again for the gradient. `scores` are how much of the attention flows from each tile: a tile that
+    all others draw on may itself be attended to little. The weights start as torch draws them, as in the published
+    code.
 
     Reference: Li et al., Dynamic Graph Representation with Knowledge-aware Attention for Histopathology Whole Slide
-    Image Analysis, CVPR 2024, arXiv:2403.07719, eqs. 2 to 9.
+    Image Analysis, CVPR 2024, arXiv:2403.07719.
     """
 
     card = ModelCard(
@@ -79,33 +80,33 @@ class Wikg(StagedModule):
         tiles = (tiles + tiles.mean(0)) / 2
         head, tail = self.to_head(tiles), self.to_tail(tiles)
         chosen = top_neighbours(head, tail, self.neighbours)
-        drawn, edges = self._drawn(head, tail, chosen)
-        message = self.dropout(self.of_sum(head + drawn) + self.of_product(head * drawn))
+        message, edges = self._in_pieces(head, tail, chosen)
         raw = self.score(message)
         attention = raw.softmax(0)
         embedding = self.norm(attention.T @ message)
         flow = torch.zeros_like(edges[:, 0]).index_add(0, chosen.flatten(), (attention.detach() * edges).flatten())
         return MILOutput(self.head(embedding), embedding, attention=attention, attention_raw=raw, scores=flow)
 
-    def _drawn(self, head: Tensor, tail: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """(N, L) what each tile draws from its neighbours and (N, k) in which shares, a few rows at a time."""
+    def _in_pieces(self, head: Tensor, tail: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """What `_message` gives for all tiles, a few rows at a time; the second without gradient."""
         rows = max(1, _VALUES // (chosen.shape[1] * tail.shape[1]))
         again = torch.is_grad_enabled() and len(head) > rows
         pieces = []
         for part, edges in zip(head.split(rows), chosen.split(rows), strict=True):
             if again:
-                pieces.append(checkpoint(self._from_neighbours, part, tail, edges, use_reentrant=False))
+                pieces.append(checkpoint(self._message, part, tail, edges, use_reentrant=False))
             else:
-                pieces.append(self._from_neighbours(part, tail, edges))
-        drawn, shares = zip(*pieces, strict=True)
-        return torch.cat(drawn), torch.cat(shares).detach()
+                pieces.append(self._message(part, tail, edges))
+        messages, shares = zip(*pieces, strict=True)
+        return torch.cat(messages), torch.cat(shares).detach()
 
-    def _from_neighbours(self, head: Tensor, tail: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
-        """(n, L) heads, (N, L) tails, (n, k) edges -> (n, L) weighted sum of each head's tails, (n, k) weights."""
-        near, head = rows_of(chosen, tail), head[:, None]  # (n, k, L), (n, 1, L)
-        related = ((head * near).sum(-1, keepdim=True) * head.shape[-1] ** -0.5).softmax(1)  # (n, k, 1)
-        relation = related * near + (1 - related) * head
-        gate = (head + relation).tanh()
+    def _message(self, head: Tensor, tail: Tensor, chosen: Tensor) -> tuple[Tensor, Tensor]:
+        """(n, L) heads, (N, L) tails, (n, k) edges -> (n, L) messages, (n, k) what each tile draws from its tails."""
+        near, own = rows_of(chosen, tail), head[:, None]  # (n, k, L), (n, 1, L)
+        related = ((own * near).sum(-1, keepdim=True) * head.shape[-1] ** -0.5).softmax(1)  # (n, k, 1)
+        relation = related * near + (1 - related) * own
+        gate = (own + relation).tanh()
         score = (near * gate).sum(-1) if self.knowledge == "dot" else near.sum(-1) * gate.sum(-1)  # (n, k)
         share = score.softmax(1)
-        return (share[..., None] * near).sum(1), share
+        drawn = (share[..., None] * near).sum(1)  # (n, L)
+        return self.dropout(self.of_sum(head + drawn) + self.of_product(head * drawn)), share

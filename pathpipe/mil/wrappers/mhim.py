@@ -181,7 +181,7 @@ class Mhim(Wrapper):
             parts.append(torch.cat([part[order[:keep].sort().values], made]))
         self._tokens = torch.stack(tokens).mean(0) if tokens else None
         lengths = torch.tensor([0, *(len(part) for part in parts)])
-        return replace(left, features=torch.cat(parts), offsets=lengths.cumsum(0), xy0=None)
+        return replace(left, features=torch.cat(parts), offsets=lengths.cumsum(0), xy0=None, slide=None)
 
     def _consistency(self, student: Tensor, teacher: Tensor, width: int) -> Tensor:
         """Cross-entropy of the student's bag features to the teacher's, each map of a bag by itself; mean over bags."""

@@ -105,7 +105,7 @@ class Pack(Wrapper):
         if not self.training:
             return bags.with_features(bags.join(parts))
         lengths = torch.tensor([0, *(len(part) for part in parts)])
-        return replace(bags, features=torch.cat(parts), offsets=lengths.cumsum(0), mask=None, xy0=None)
+        return replace(bags, features=torch.cat(parts), offsets=lengths.cumsum(0), mask=None, xy0=None, slide=None)
 
     def _class_loss(self, logits: Tensor, hyper: _Hyperslides, bags: Bags) -> Tensor:
         """Loss of hyperslides whose slides have one class each; slides without one say nothing."""
@@ -167,7 +167,7 @@ def _hyperslides(rest: Bags, room: int) -> _Hyperslides:
         covariates = torch.stack(
             [(rest.covariates[members] * weights[members]).sum(0) / weights[members].sum() for members in found]
         )
-    bags = replace(rest, offsets=offsets, covariates=covariates, labels=None)
+    bags = replace(rest, offsets=offsets, covariates=covariates, labels=None, slide=None)
     pack = [number for number, members in enumerate(found) for _ in members]
     return _Hyperslides(
         bags,

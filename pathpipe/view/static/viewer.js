@@ -233,6 +233,7 @@
   // ---- painting -----------------------------------------------------------------------------------------------
 
   const canvas = $("paint");
+  viewer.canvas.append(canvas);  // above the slide, below the small map in the corner
   let due = false;
   function paint() { if (!due) { due = true; requestAnimationFrame(paintNow); } }
   function paintNow() {
@@ -366,7 +367,7 @@
       box.append(make("h3", "", model), ...(SAID[said.kind] ?? SAID.none)(said, right));
       return box;
     }));
-    if (!found.length) $("said").append(make("p", "soft", state.facts ? "no model has predicted this patient without having seen it" : ""));
+    if (!found.length) $("said").append(make("p", "soft", state.facts ? "none of this patient (only those by models that never saw a patient are shown)" : ""));
   }
   const percent = share => `${(100 * share).toFixed(1)}%`;
   const SAID = {

@@ -18,7 +18,7 @@ from pathpipe.testing.bags import random_bag
 DIM = 6
 
 
-def build(outputs: int = 3, **options: Any) -> Acmil:
+def build(outputs: int = 3, **options: Any) -> Any:
     torch.manual_seed(0)
     model = build_model(Recipe("acmil", {"hidden": 8, "attention_dim": 4, "dropout": 0.0, **options}), DIM, outputs)
     assert isinstance(model, Acmil)

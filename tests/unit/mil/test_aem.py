@@ -39,7 +39,8 @@ def loss_of(model: MILModule, bags: Bags) -> torch.Tensor:
         return cross_entropy(logits, target)
 
     torch.manual_seed(3)
-    return model(bags).total_loss(criterion)  # type: ignore[no-any-return]
+    loss: torch.Tensor = model(bags).total_loss(criterion)
+    return loss
 
 
 @pytest.mark.parametrize("model", ["gated-abmil", "clam-mb", "dsmil", "dtfd", "acmil", "ilra"])
@@ -49,10 +50,10 @@ def test_the_loss_is_the_mean_negative_entropy_of_all_maps(model: str) -> None:
     torch.manual_seed(1)
     output = wrapped(batch())
     assert output.attention is not None
-    terms = []
+    total = 0.0
     for weights in batch().split(output.attention.detach().double()):
-        terms.append((weights * weights.log()).sum() / weights.shape[1])
-    assert output.losses["negative_entropy"].item() == pytest.approx((sum(terms) / 2).item(), rel=1e-5)
+        total += float((weights * weights.log()).sum()) / weights.shape[1]
+    assert output.losses["negative_entropy"].item() == pytest.approx(total / 2, rel=1e-5)
     assert output.loss_weights["negative_entropy"] == 0.2
 
 
@@ -84,7 +85,7 @@ def test_training_on_it_spreads_attention() -> None:
     model = build(options={"dropout": 0.0}).train()
     with torch.no_grad():
         model.get_parameter("base.attend.score.weight").mul_(8)
-    optimiser = torch.optim.SGD(model.parameters(), lr=0.01)
+    optimiser = torch.optim.SGD(model.parameters(), lr=0.001)
     entropies = []
     for _ in range(10):
         optimiser.zero_grad()

@@ -19,7 +19,7 @@ from pathpipe.testing.contract import labelled
 DIM = 6
 
 
-def build(name: str = "clam-sb", outputs: int = 3, **options: Any) -> Clam:
+def build(name: str = "clam-sb", outputs: int = 3, **options: Any) -> Any:
     torch.manual_seed(0)
     model = build_model(Recipe(name, {"hidden": 8, "attention_dim": 4, "dropout": 0.0, **options}), DIM, outputs)
     assert isinstance(model, Clam)
@@ -30,7 +30,7 @@ def build(name: str = "clam-sb", outputs: int = 3, **options: Any) -> Clam:
     return model
 
 
-def train(model: Clam, bags: list[Bag], classes: list[int]) -> MILOutput:
+def train(model: Any, bags: list[Bag], classes: list[int]) -> MILOutput:
     output: MILOutput = model.train()(labelled(Bags.pack(bags), torch.tensor(classes)))
     return output
 

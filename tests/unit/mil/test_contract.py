@@ -12,6 +12,7 @@ OWN = (
     "clam-sb",
     "clam-mb",
     "dsmil",
+    "dtfd",
     "acmil",
     "ilra",
     "transmil",
@@ -52,9 +53,14 @@ class TestDsmilWithValuesAndBothStreams(ModelContract):
     options = {"hidden": 64, "value_layer": True, "average": True}
 
 
+class TestDtfd(ModelContract):
+    model = "dtfd"
+    options = {"hidden": 64, "attention_dim": 32}
+
+
 class TestDtfdOfTiles(ModelContract):
     model = "dtfd"
-    options = {"distil": "maxmins"}
+    options = {"hidden": 64, "attention_dim": 32, "distil": "maxmins"}
 
 
 class TestAcmil(ModelContract):
@@ -74,9 +80,10 @@ class TestIlra(ModelContract):
 
 class TestIlraWithLatents(ModelContract):
     model = "ilra"
-    options = {"hidden": 64, "latents": 3, "norm": True}
+    options = {"hidden": 32, "latents": 2, "norm": True}
 
 
 class TestAem(ModelContract):
-    model = "abmil"
+    model = "acmil"
+    options = {"hidden": 64}
     wrappers = {"aem": {"weight": 0.1, "schedule": "annealed"}}

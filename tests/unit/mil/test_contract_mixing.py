@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import MappingProxyType
 
 import numpy as np
 import pytest
@@ -68,17 +69,17 @@ def _scores(output: MILOutput) -> torch.Tensor:
 
 class TestTransmil(MixingContract):
     model = "transmil"
-    options = {"hidden": 32, "heads": 4, "landmarks": 16}
+    options = MappingProxyType({"hidden": 32, "heads": 4, "landmarks": 16})
 
 
 class TestRrt(MixingContract):
     model = "rrt"
-    options = {"hidden": 32, "heads": 4, "regions": 4, "kernel": 5}
+    options = MappingProxyType({"hidden": 32, "heads": 4, "regions": 4, "kernel": 5})
 
 
 class TestWikg(MixingContract):
     model = "wikg"
-    options = {"hidden": 32}
+    options = MappingProxyType({"hidden": 32})
 
     def test_bfloat16_stays_finite(self) -> None:
         _assert_finite_in_bfloat16(self.build(), instances=5_000)
@@ -86,12 +87,12 @@ class TestWikg(MixingContract):
 
 class TestS4Mil(MixingContract):
     model = "s4mil"
-    options = {"hidden": 64}
+    options = MappingProxyType({"hidden": 64})
 
 
 class TestVit(MixingContract):
     model = "vit"
-    options = {"hidden": 16, "heads": 1}
+    options = MappingProxyType({"hidden": 16, "heads": 1})
 
     # Full attention between 50,000 tiles takes seconds; the class below has such a bag, without the first block.
     @pytest.mark.parametrize("instances", [1, 2, 13, 5_000])
@@ -104,7 +105,7 @@ class TestVit(MixingContract):
 
 class TestVitWithPositions(MixingContract):
     model = "vit"
-    options = {"hidden": 16, "heads": 1, "layers": 1, "position": "sincos"}
+    options = MappingProxyType({"hidden": 16, "heads": 1, "layers": 1, "position": "sincos"})
 
 
 def _assert_finite_in_bfloat16(model: MILModule, instances: int) -> None:

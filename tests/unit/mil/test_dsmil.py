@@ -18,7 +18,7 @@ from pathpipe.testing.contract import labelled
 DIM = 6
 
 
-def build(outputs: int = 3, **options: Any) -> Dsmil:
+def build(outputs: int = 3, **options: Any) -> Any:
     torch.manual_seed(0)
     model = build_model(Recipe("dsmil", options), DIM, outputs)
     assert isinstance(model, Dsmil)

@@ -18,7 +18,7 @@ from pathpipe.testing.bags import random_bag
 DIM = 6
 
 
-def build(outputs: int = 2, **options: Any) -> Dtfd:
+def build(outputs: int = 2, **options: Any) -> Any:
     torch.manual_seed(0)
     model = build_model(Recipe("dtfd", {"hidden": 8, "attention_dim": 4, **options}), DIM, outputs)
     assert isinstance(model, Dtfd)
@@ -37,7 +37,7 @@ def gated(layer: Any, hidden: Tensor) -> Tensor:
     return scores.exp() / scores.exp().sum()
 
 
-def plain(model: Dtfd, features: Tensor, distil: str, groups: int, instances: int) -> tuple[Tensor, Tensor]:
+def plain(model: Any, features: Tensor, distil: str, groups: int, instances: int) -> tuple[Tensor, Tensor]:
     """Logits and attention of one bag, instance by instance; ranks by the last class."""
     hidden = torch.relu(features @ model.embed[0].weight.T)
     count = min(groups, len(hidden))
@@ -172,6 +172,6 @@ def test_ends_of_equal_rank_are_not_taken_twice() -> None:
 
 
 def test_refuses_to_leave_tier_1_untrained() -> None:
-    with pytest.raises(SettingsError, match="tier 1 untrained.*end_to_end"):
+    with pytest.raises(SettingsError, match=r"tier 1 untrained.*end_to_end"):
         build(tier1_weight=0.0)
     assert not build(tier1_weight=0.0, end_to_end=True).train()(Bags.pack([random_bag(9, DIM)])).auxiliary

@@ -18,7 +18,7 @@ from pathpipe.testing.bags import random_bag
 DIM, WIDTH, HEADS = 6, 8, 4
 
 
-def build(**options: Any) -> Ilra:
+def build(**options: Any) -> Any:
     torch.manual_seed(0)
     model = build_model(Recipe("ilra", {"hidden": WIDTH, "heads": HEADS, **options}), DIM, 3)
     assert isinstance(model, Ilra)
@@ -64,6 +64,7 @@ def block(layer: Any, query_of: Tensor, key_of: Tensor) -> tuple[Tensor, Tensor]
     if layer.gate is not None:
         gate = layer.gate[0](query_of)
         result = result * gate * gate.sigmoid()
+    assert weights is not None
     return result, weights[0]  # (H, queries, keys)
 
 

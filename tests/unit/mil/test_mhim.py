@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -101,7 +102,7 @@ def test_schedules() -> None:
     for step in range(10):
         model.pre_step(_batch(3), replace(CONTEXT, step=step, total_steps=10))
         seen.append(model.high)
-    assert seen[0] == 0.4 and all(later < earlier for earlier, later in zip(seen, seen[1:], strict=False))
+    assert seen[0] == 0.4 and all(later < earlier for earlier, later in pairwise(seen))
 
 
 def test_the_highest_are_hidden() -> None:

@@ -46,7 +46,7 @@ def test_position_encoding_is_three_convolutions_and_nothing_when_they_are_zero(
     torch.manual_seed(0)
     layer, tokens = Ppeg(6), torch.randn(2, 25, 6)
     image = tokens.transpose(1, 2).reshape(2, 6, 5, 5)
-    expected = image + sum(conv(image) for conv in layer.convs)
+    expected = image + sum(conv(image) for conv in (layer.seven, layer.five, layer.three))
     torch.testing.assert_close(layer(tokens), expected.flatten(2).transpose(1, 2))
     for parameter in layer.parameters():
         nn.init.zeros_(parameter)
@@ -223,7 +223,7 @@ def _full_transformer(model: MILModule, tiles: Tensor) -> tuple[Tensor, Tensor]:
     """Logits, and the class token's attention in the last block, by torch's own layers on all tokens."""
     options = model.options
     tokens = torch.cat([model.token, model.embed(tiles)])[None]
-    for block in model.blocks:
+    for block in (*model.blocks, model.last):
         layer = nn.TransformerEncoderLayer(
             options.hidden, options.heads, block.mlp[0].out_features, 0.0, "gelu", batch_first=True, norm_first=True
         ).train()  # evaluation takes a fused path
@@ -263,7 +263,7 @@ def test_positions_are_sines_and_cosines_of_each_axis() -> None:
 
 def test_positions_matter_only_relative_to_the_bag_and_only_when_asked_for() -> None:
     bag = random_bag(12, 6)
-    moved = Bag(bag.features, bag.xy0 + [1000, 70_000])
+    moved = Bag(bag.features, bag.xy0 + np.array([1000, 70_000]))
     stretched = Bag(bag.features, bag.xy0 * 2)
     for position in ("none", "sincos"):
         model = _random("vit", {"hidden": 16, "heads": 2, "position": position})
@@ -276,7 +276,7 @@ def test_positions_matter_only_relative_to_the_bag_and_only_when_asked_for() -> 
 
 def test_positions_need_coordinates() -> None:
     model = _random("vit", {"hidden": 16, "heads": 2, "position": "sincos"})
-    with pytest.raises(StoreError, match="no coordinates.*position=none"):
+    with pytest.raises(StoreError, match=r"no coordinates.*position=none"):
         model(Bags.pack([Bag(random_bag(3, 6).features)]))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pathpipe.errors import ExitCode, LeakError, StoreError
-from pathpipe.settings.target import parse_target
+from pathpipe.settings.target import TargetSpec, parse_target
 from pathpipe.training.audit import Audit, Finding, sorted_findings
 from pathpipe.training.confounders import find_confounders
 from pathpipe.training.leaks import AuditedSlides, Roles, find_leaks
@@ -131,7 +131,9 @@ def test_other_columns_and_other_kinds_of_targets() -> None:
     roles = Roles(_splits(slides))
     value = {p: (str(n % 2 * 5 + n / 60),) for n, p in enumerate(slides.patients)}
     timed = {p: (str(1 + n % 2 * 5 + n / 60), "1") for n, p in enumerate(slides.patients)}
-    texts = {parse_target("age:regression")[0]: value, parse_target("t/e:cox")[0]: timed}
+    texts: dict[TargetSpec, dict[str, tuple[str, ...]]] = {}
+    texts[parse_target("age:regression")[0]] = {**value}
+    texts[parse_target("t/e:cox")[0]] = {**timed}
     told, age, time = find_confounders(slides, roles, {"scanner": scanner}, texts, 0)
     assert told.kind == "scanner-in-features" and "--group scanner" in told.meaning
     assert age.severity == time.severity == "warning"

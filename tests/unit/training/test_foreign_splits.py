@@ -104,7 +104,8 @@ def test_mcat_folds_of_a_real_cohort(shared_data: Path) -> None:
     source = shared_data / "survival" / "splits" / "tcga_blca"
     found = read_foreign(source, patients)
     assert found.notes == ()
-    values = {row.case_id: (row.survival_months, row.censorship) for row in table.itertuples()}
+    columns = [table[name].astype(str).tolist() for name in ("case_id", "survival_months", "censorship")]
+    values = {case: (months, censored) for case, months, censored in zip(*columns, strict=True)}
     strata = strata_of(parse_target("survival_months/!censorship:survival")[0], values, 5)
     splits = adopt_folds(found.rows, strata, SplitSettings()).splits
     assert not splits.tested_again

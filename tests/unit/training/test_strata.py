@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import pytest
 
 from pathpipe.errors import CohortError
@@ -9,7 +11,7 @@ from pathpipe.settings.target import parse_target
 from pathpipe.training.strata import Strata, strata_of
 
 
-def _strata(target: str, values: dict[str, tuple[str, ...]], folds: int = 2) -> Strata:
+def _strata(target: str, values: Mapping[str, Sequence[str]], folds: int = 2) -> Strata:
     return strata_of(parse_target(target)[0], values, folds)
 
 
