@@ -67,6 +67,7 @@ def _say_where(out: Path, run: Path, seconds: float) -> None:
     print(f"  model      {run / 'train' / name}")
     print(f"  heatmaps   {run / 'heatmaps' / name}")
     print("\nTry next:")
+    print(f"  pathpipe view {run}          # slides, heatmaps and truth in the browser")
     print(f"  pathpipe train {run} --model gated-abmil          # another model on the same features")
     print(f"  pathpipe predict {run / 'train' / name} {out / 'slides'} -o {out / 'predicted'}")
     print(f"  pathpipe store inspect {run / 'features' / 'efficientnet-lite0' / 'D01a.h5'}")

@@ -43,8 +43,8 @@ class Naming:
 def write_pyramid(path: Path, canvas: Canvas, scores: Scores, naming: Naming, settings: HeatmapSettings) -> None:
     """Write two images, both pyramids: `heatmap`, RGB, and `score`, float32 and NaN where there is no tile.
 
-    Lower levels are SubIFDs, half as large each. Pixel (0, 0) begins at the slide's level-0 corner, the physical size of
-    a pixel is in the metadata, and so is how many level-0 px it covers. Equal input gives equal bytes.
+    Lower levels are SubIFDs, half as large each. Pixel (0, 0) begins at the slide's level-0 corner; the metadata hold
+    the physical size of a pixel and how many level-0 px it covers. Equal input gives equal bytes.
 
     Reference: OME-TIFF 6.0 (sub-resolutions), https://docs.openmicroscopy.org/ome-model/6.3.1/ome-tiff/.
     """

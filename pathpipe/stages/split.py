@@ -16,12 +16,13 @@ from pathpipe.run import Run, safe_name
 from pathpipe.settings import RunSettings, SplitSettings
 from pathpipe.settings.target import TargetSpec, parse_target
 from pathpipe.stages.stage import Job, Made, Stage, sections
+from pathpipe.tasks.labels import is_known
 from pathpipe.training.bonds import Bonds, Values
 from pathpipe.training.folds import Planned, adopt_folds, plan_folds
 from pathpipe.training.foreign_splits import find_patients, foreign_digest, read_foreign
 from pathpipe.training.split_summary import Summary, summarise
 from pathpipe.training.splits import Splits, listed
-from pathpipe.training.strata import is_known, strata_of
+from pathpipe.training.strata import strata_of
 
 FILE, SUMMARY = "splits.csv", "split.json"
 

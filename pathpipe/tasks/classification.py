@@ -10,7 +10,6 @@ import numpy as np
 from torch import Tensor
 from torch.nn.functional import cross_entropy
 
-from pathpipe.errors import CohortError
 from pathpipe.settings import Settings
 from pathpipe.settings.target import TargetSpec
 from pathpipe.tasks.classes import (
@@ -22,12 +21,10 @@ from pathpipe.tasks.classes import (
     mean_of_known,
 )
 from pathpipe.tasks.following import auroc
-from pathpipe.tasks.labels import Label, as_numbers
+from pathpipe.tasks.labels import Label, refuse_measured
 from pathpipe.tasks.task import Plain, Table
 
 KIND = "classification"
-_MANY = 10  # classes up to which numbers may be what classes are called
-_FEW = 5  # patients a class, below which many numbers are no classes
 
 
 class ClassificationOptions(Settings):
@@ -70,13 +67,7 @@ class ClassificationTask(Plain):
         """
         column = spec.columns[0]
         texts = [text for (text,) in labels.values() if text]
-        found = set(texts)
-        if len(found) > _MANY and len(texts) < _FEW * len(found) and as_numbers(found) is not None:
-            raise CohortError(
-                f"{len(found)} different numbers of {len(texts)} patients are no classes",
-                where=f"column `{column}`",
-                hint=f"to predict the number itself ask for `{column}:regression`",
-            )
+        refuse_measured(texts, column)
         return cls.from_column(column, texts)
 
     @property

@@ -9,6 +9,8 @@ from pathpipe.errors import CohortError
 from pathpipe.settings.target import TargetSpec
 
 _TRUE, _FALSE = ("1", "true", "yes", "positive"), ("0", "false", "no", "negative")
+_MANY = 10  # classes up to which numbers may be what classes are called
+_FEW = 5  # patients a class, below which many numbers are no classes
 Label = Sequence[str]
 
 
@@ -80,6 +82,22 @@ def known_labels(specs: Sequence[TargetSpec], columns: Mapping[str, Mapping[str,
         if any(label):
             found[patient] = tuple(label)
     return found
+
+
+def refuse_measured(texts: Iterable[str], column: str) -> None:
+    """Make sure that classes aren't a number that was measured.
+
+    Raises:
+        CohortError: There are more than 10 different values, all of them numbers, and fewer than 5 patients of each.
+    """
+    known = [text for text in texts if text]
+    found = set(known)
+    if len(found) > _MANY and len(known) < _FEW * len(found) and as_numbers(found) is not None:
+        raise CohortError(
+            f"{len(found)} different numbers of {len(known)} patients are no classes",
+            where=f"column `{column}`",
+            hint=f"to predict the number itself ask for `{column}:regression`",
+        )
 
 
 def as_numbers(texts: Iterable[str]) -> dict[str, float] | None:

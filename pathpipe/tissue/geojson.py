@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -20,28 +20,27 @@ class Feature:
     Attributes:
         name: Its class (`Tissue`, `Tumor`, ...), or None.
         polygons: In the file's own coordinates.
+        points: (V, 2) likewise.
     """
 
     name: str | None
     polygons: list[Polygon]
+    points: Ring = field(default_factory=lambda: np.zeros((0, 2)))
 
 
 def read_features(content: Any) -> list[Feature]:
     """Features of a FeatureCollection, a bare list of them (as QuPath may export), one Feature or a bare geometry.
 
-    Rings may be closed or not. A CRS is not looked at: coordinates are pixels. Geometry without an area, such as points
-    and lines, gives a feature without polygons.
+    Rings may be closed or not. A CRS is not looked at: coordinates are pixels. Points are kept as such; lines give a
+    feature without either.
 
     Raises:
         ValueError: No GeoJSON, a ring of fewer than three corners, or a coordinate that is no number.
         KeyError, TypeError: A member is missing or of another kind.
     """
-    return [Feature(_name(one), list(_polygons(one["geometry"]))) for one in _features(content)]
-
-
-def read_polygons(content: Any) -> list[Polygon]:
-    """All polygons, whatever their class. Raises as `read_features`."""
-    return [polygon for feature in read_features(content) for polygon in feature.polygons]
+    return [
+        Feature(_name(one), list(_polygons(one["geometry"])), _points(one["geometry"])) for one in _features(content)
+    ]
 
 
 def _features(content: Any) -> list[dict[str, Any]]:
@@ -79,6 +78,19 @@ def _polygons(geometry: dict[str, Any]) -> Iterator[Polygon]:
         for rings in [coordinates] if kind == "Polygon" else coordinates:
             if rings:  # an empty polygon is no error in GeoJSON
                 yield [_open_ring(ring) for ring in rings]
+
+
+def _points(geometry: dict[str, Any]) -> Ring:
+    kind = geometry["type"]
+    if kind == "GeometryCollection":
+        return np.concatenate([np.zeros((0, 2)), *(_points(part) for part in geometry["geometries"])])
+    if kind not in ("Point", "MultiPoint"):
+        return np.zeros((0, 2))
+    places = [geometry["coordinates"]] if kind == "Point" else geometry["coordinates"]
+    points = np.array([place[:2] for place in places if len(place)], np.float64).reshape(-1, 2)
+    if not np.isfinite(points).all():
+        raise ValueError("a point that is no number")
+    return points
 
 
 def _open_ring(corners: list[list[float]]) -> Ring:

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pathpipe.settings.target import TargetSpec
+from pathpipe.tasks.labels import is_known, number
 from pathpipe.training.audit import Finding
 from pathpipe.training.confounding import (
     Association,
@@ -17,7 +18,7 @@ from pathpipe.training.confounding import (
     recognised,
 )
 from pathpipe.training.leaks import AuditedSlides, Roles
-from pathpipe.training.strata import is_known, number, time_and_event
+from pathpipe.training.strata import time_and_event
 
 _P = 0.01
 _WEAK = {"Cramer's V": 0.1, "eta^2": 0.01}  # small by Cohen's reckoning: not worth a warning, whatever p

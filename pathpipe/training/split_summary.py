@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from pathpipe.settings.target import TargetSpec
+from pathpipe.tasks.labels import holds, is_known, number
 from pathpipe.training.bonds import Values
 from pathpipe.training.splits import ROLES, Splits
-from pathpipe.training.strata import holds, is_known, number, time_and_event
+from pathpipe.training.strata import time_and_event
 
 _MOST_CLASSES = 8
 Describe = Callable[[Sequence[str]], list[str]]

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from pathpipe.errors import CohortError
 from pathpipe.settings.target import TargetSpec
+from pathpipe.tasks.labels import holds, is_known, number, refuse_measured
 
 MAX_BINS = 10  # of a measured value
 TIME_BINS = 4  # as discrete-time survival models cut time
 UNLABELLED = "unlabelled"
-_TRUE, _FALSE = ("1", "true", "yes", "positive"), ("0", "false", "no", "negative")
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +71,7 @@ def strata_of(spec: TargetSpec, values: Mapping[str, Sequence[str]], folds: int)
         folds: Bins are made so large that each fold can have a patient of every one.
 
     Raises:
-        CohortError: A text is no number, or none that says whether an event was seen.
+        CohortError: A text is no number, or none that says whether an event was seen; or classes are numbers measured.
     """
     known = {patient: texts for patient, texts in values.items() if is_known(spec, texts)}
     unknown = {patient: UNLABELLED for patient in values if patient not in known}
@@ -86,41 +84,9 @@ def strata_of(spec: TargetSpec, values: Mapping[str, Sequence[str]], folds: int)
         labels = _binned(numbers, max(2, folds), MAX_BINS)
     else:
         labels = {patient: texts[0] for patient, texts in known.items()}
+        if spec.kind == "classification":
+            refuse_measured(labels.values(), spec.columns[0])
     return Strata.of_labels({**labels, **unknown}, classes=spec.kind in ("classification", "ordinal"))
-
-
-def is_known(spec: TargetSpec, texts: Sequence[str]) -> bool:
-    """Whether there is a value to learn from: one label of several is enough, a time needs its event."""
-    return any(texts) if spec.kind == "multilabel" else all(texts)
-
-
-def number(text: str, patient: str, column: str) -> float:
-    """A finite number.
-
-    Raises:
-        CohortError: It is none.
-    """
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise CohortError(f"`{text}` of patient {patient} is no number", where=f"column `{column}`")
-    return value
-
-
-def holds(text: str, patient: str, column: str) -> bool:
-    """Whether a text says yes: 1, 1.0, true, yes or positive.
-
-    Raises:
-        CohortError: It says neither yes nor no.
-    """
-    plain = text.strip().lower().removesuffix(".0")
-    if plain not in (*_TRUE, *_FALSE):
-        raise CohortError(
-            f"`{text}` of patient {patient} says neither yes nor no", where=f"column `{column}`", hint="use 1 and 0"
-        )
-    return plain in _TRUE
 
 
 def time_and_event(spec: TargetSpec, known: Mapping[str, Sequence[str]]) -> tuple[dict[str, float], dict[str, bool]]:

@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pathpipe.errors import StoreError
+from pathpipe.errors import SettingsError, StoreError
+from pathpipe.explain.cells import paint_cells, rank_bytes
 from pathpipe.explain.truth import read_truth
 from pathpipe.tiles.table import read_tiles
 from pathpipe.tissue.artefacts import COLOURS, Colour, artefact_colour, artefact_name
 from pathpipe.tissue.geojson import Polygon, read_features
 from pathpipe.tissue.polygons import TISSUE, moved
-from pathpipe.view.cells import paint_cells, rank_bytes
 
 TRUTH: Colour = (255, 205, 0)  # apart from tissue's green and from every colour map's bright end
 _BY_NAME = {artefact_name(kind).casefold(): kind for kind in COLOURS}
@@ -48,7 +48,7 @@ def truth_layer(path: Path) -> dict[str, Any]:
     Raises:
         StoreError: The file isn't GeoJSON.
     """
-    return {"groups": [_group("Truth", TRUTH, read_truth(path))]}
+    return {"groups": [_group("Truth", TRUTH, read_truth(path).polygons)]}
 
 
 def tiles_layer(path: Path) -> dict[str, Any]:
@@ -88,6 +88,7 @@ def heat_layer(scores: Path, name: str, tiles: Path, palette: str) -> dict[str, 
 
     Raises:
         StoreError: A file is damaged, or there is no such score.
+        SettingsError: There is no such colour map.
     """
     xy0, values = _read_scores(scores, name)
     plan = read_tiles(tiles).grid.plan
@@ -132,6 +133,8 @@ def _palette(name: str) -> npt.NDArray[np.uint8]:
     """(256, 3) uint8."""
     import matplotlib
 
+    if name not in matplotlib.colormaps:
+        raise SettingsError(f"there is no colour map `{name}`", where="heatmap.colours")
     colours = matplotlib.colormaps[name](np.linspace(0, 1, 256))
     return np.round(255 * colours[:, :3]).astype(np.uint8)
 

@@ -20,7 +20,7 @@ NAME = "abmil-label-efficientnet-lite0"
 
 
 def test_every_stage_leaves_what_the_documentation_says(reported: Path) -> None:
-    names = "cohort.csv settings.yaml layout.json tissue tiles contact_sheet.jpg features splits train evaluate"
+    names = "cohort.csv settings.yaml layout.json tissue tiles contact_sheet.jpg features splits audit train evaluate"
     assert {path.name for path in reported.iterdir()} == {
         *names.split(),
         "heatmaps",

@@ -26,7 +26,7 @@ class WikgOptions(Settings):
     neighbours: int = Field(6, ge=1, description="Edges that leave each tile")
     knowledge: Literal["dot", "sums"] = Field(
         "dot",
-        description="Score of a neighbour: its scalar product with its gate, or the product of both sums (published code)",
+        description="Score of a neighbour: scalar product with its gate, or product of both sums (published code)",
     )
     dropout: float = Field(0.3, ge=0, lt=1, description="Dropout of the tiles' messages in training")
 
@@ -34,10 +34,10 @@ class WikgOptions(Settings):
 class Wikg(StagedModule):
     """WiKG: a directed graph by learned head and tail embeddings, knowledge-aware attention along it, pooling.
 
-    A neighbour t of tile h has the score t . tanh(h + r) in the paper; the published code's einsum multiplies the sum
-    of t by the sum of the gate instead: `knowledge`. Its three `gate_` layers, which it never uses, are left out
-    (394,240 of its 1,775,619 parameters at width 384). The N x N scores and the tiles' messages are made in pieces,
-    in training made again for the gradient. `scores` are how much of the attention flows from each tile: a tile that
+    A neighbour t of tile h has the score t . tanh(h + r), as in attention on knowledge graphs; the published code's
+    einsum multiplies the sum of t by the sum of the gate instead: `knowledge`. Its three `gate_` layers, which it
+    never uses, are left out (394,240 of its 1,775,619 parameters at width 384). The N x N scores and the tiles'
+    messages are made in pieces, in training made again for the gradient. `scores` are how much of the attention flows from each tile: a tile that
     all others draw on may itself be attended to little. The weights start as torch draws them, as in the published
     code.
 

@@ -160,7 +160,8 @@
     const heat = state.facts?.layers.heat ?? {}, names = Object.keys(heat);
     const model = names.includes(state.model) ? state.model : names[0];
     const scores = heat[model]?.scores ?? [];
-    return { model, names, scores, score: scores.includes(state.score) ? state.score : scores[0], kind: heat[model]?.kind };
+    const score = scores.includes(state.score) ? state.score : scores[0];
+    return { model, names, scores, score, kind: scores.length > 1 ? score : heat[model]?.kind };
   }
   function layerParts(name) {
     const { model, score } = modelNow();

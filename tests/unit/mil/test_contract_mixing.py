@@ -14,7 +14,7 @@ from pathpipe.mil.model import MILModule, MILOutput
 from pathpipe.testing.bags import random_bag, witness_bags
 from pathpipe.testing.contract import DIM, ModelContract, labelled
 
-BATCH, INSTANCES, STEPS = 16, 50, 100
+BATCH, INSTANCES, STEPS = 16, 30, 120
 
 
 class MixingContract(ModelContract):
@@ -53,8 +53,11 @@ class MixingContract(ModelContract):
             optimiser = torch.optim.AdamW(model.parameters(), lr=3e-3)
             for batch in batches:
                 optimiser.zero_grad()
-                torch.nn.functional.cross_entropy(model(batch).logits, labels).backward()
+                loss = torch.nn.functional.cross_entropy(model(batch).logits, labels)
+                loss.backward()
                 optimiser.step()
+                if loss.item() < 0.01:  # of bags never seen
+                    break
         return model.eval()
 
 

@@ -15,7 +15,7 @@ import torch
 from pathpipe.cohort import Cohort
 from pathpipe.errors import CohortError, PathpipeError, SettingsError, StoreError
 from pathpipe.evaluation.survival.concordance import harrell
-from pathpipe.explain.scores import slide_scores
+from pathpipe.mil.bag import Bag, Bags
 from pathpipe.run import Run
 from pathpipe.stages.evaluate import read_evaluation
 from pathpipe.stages.outcomes import read_outcomes, read_task
@@ -168,7 +168,9 @@ def test_pooled_slides_predict_the_mean_of_their_logits(tmp_path: Path) -> None:
     _, found = read_outcomes(fold)
     for row in found["subtype"].table.head(4).to_dict("records"):
         slides = [slide.slide_id for slide in run.cohort.slides if slide.patient_id == row["patient_id"]]
-        each = [slide_scores([checkpoint], read_features(run.features("uni", slide))).logits[0] for slide in slides]
+        features = [read_features(run.features("uni", slide)).features for slide in slides]
+        with torch.no_grad():
+            each = [checkpoint.build()(Bags.pack([Bag(values)])).logits[0].numpy() for values in features]
         np.testing.assert_allclose(np.mean(each, axis=0), [row["logit_a"], row["logit_b"]], rtol=1e-5, atol=1e-6)
     said: Any = predict_patients(run, settings_of("subtype"), load_ensemble(fold), "cpu").set_index("patient_id")
     assert said.loc[row["patient_id"], "p_a"] == pytest.approx(row["p_a"], rel=1e-6)

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pathpipe.tissue.geojson import feature, read_features, read_polygons
+from pathpipe.tissue.geojson import feature, read_features
 
 SQUARE = [[0, 0], [10, 0], [10, 10], [0, 10], [0, 0]]
 HOLE = [[2, 2], [4, 2], [4, 4], [2, 2]]
@@ -23,7 +23,7 @@ def _polygon(*rings: Any) -> dict[str, Any]:
 
 
 def _plain(content: Any) -> list[list[list[list[float]]]]:
-    return [[ring.tolist() for ring in polygon] for polygon in read_polygons(content)]
+    return [[ring.tolist() for ring in polygon] for one in read_features(content) for polygon in one.polygons]
 
 
 ONE = [[SQUARE[:-1], HOLE[:-1]]]
@@ -105,7 +105,7 @@ def test_a_feature_without_properties_has_no_name() -> None:
 )
 def test_what_is_no_outline_is_refused(content: Any) -> None:
     with pytest.raises((ValueError, TypeError, KeyError, IndexError)):
-        read_polygons(content)
+        read_features(content)
 
 
 def test_written_coordinates_carry_no_needless_digits() -> None:

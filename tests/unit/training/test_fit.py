@@ -35,7 +35,9 @@ def _far(one: TrainedFold, other: TrainedFold) -> float:
 def test_accumulated_passes_are_one_larger_batch(optimiser: str) -> None:
     whole = _trained({"batch_size": 6, "optimiser": optimiser})  # 8 bags: steps of 6 and 2
     parts = _trained({"batch_size": 2, "accumulate": 3, "optimiser": optimiser})
-    assert _far(whole, parts) < 1e-5
+    # not the weights of AdamW: the bias before the softmax has no gradient but rounding, which it blows up
+    torch.testing.assert_close(whole.logits["test"], parts.logits["test"], rtol=1e-4, atol=1e-5)
+    assert optimiser == "adamw" or _far(whole, parts) < 1e-5
     np.testing.assert_allclose(whole.history["train_loss"], parts.history["train_loss"], rtol=1e-5)
     assert whole.history["lr"].tolist() == parts.history["lr"].tolist()
     assert _far(whole, _trained({"batch_size": 2, "optimiser": optimiser})) > 1e-3

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pathpipe.errors import StoreError
+from pathpipe.errors import SettingsError, StoreError
 from pathpipe.run import Run
 from pathpipe.view import layers
 from tests.unit.view.conftest import MODEL, ODD, write_scores, write_tile_table
@@ -84,6 +84,11 @@ def test_a_damaged_table_of_scores_is_an_error(run: Run, text: str) -> None:
     path.write_text(text)
     with pytest.raises(StoreError, match="score"):
         layers.heat_layer(path, "score", run.tiles(ODD), "inferno")
+
+
+def test_an_unknown_colour_map_is_an_error(run: Run) -> None:
+    with pytest.raises(SettingsError, match="no colour map `bright`"):
+        layers.heat_layer(run.heatmap(MODEL, ODD) / "scores.csv", "score", run.tiles(ODD), "bright")
 
 
 def test_what_is_no_table_has_no_scores(tmp_path: Path) -> None:

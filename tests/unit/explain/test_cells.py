@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pathpipe.view import cells as module
-from pathpipe.view.cells import cell_side, paint_cells, rank_bytes
+from pathpipe.explain import cells as module
+from pathpipe.explain.cells import cell_side, paint_cells, rank_bytes
 
 
 def _slowly(xy0: np.ndarray, values: np.ndarray, side: int, shape: tuple[int, int]) -> np.ndarray:

@@ -1,0 +1,127 @@
+"""Training by the command: killed and gone on with, several folds at once, one fold in several processes."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.integration.conftest import Call, environment
+
+FOLDS = ("--folds", "3", "--patience", "100")
+FILES = ("model.pt", "predictions.csv", "history.csv", "provenance.json")
+
+
+def _copy(extracted: Path, tmp_path: Path, name: str) -> Path:
+    run = tmp_path / name
+    shutil.copytree(extracted, run)
+    return run
+
+
+def _start(run: Path, *options: object, launcher: Sequence[str] = ()) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", *(launcher or ()), "pathpipe", "train", str(run), *map(str, options)]
+    return subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def _made(run: Path) -> dict[str, str]:
+    folders = sorted((run / "train").glob("*/fold-*"))
+    return {
+        f"{folder.name}/{name}": hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        for folder in folders
+        for name in FILES
+    }
+
+
+def _states(run: Path) -> dict[str, int]:
+    found = {}
+    for path in (run / "train").glob("*/.fold-*.state"):
+        try:
+            found[path.name] = path.stat().st_mtime_ns
+        except FileNotFoundError:  # served since the listing
+            continue
+    return found
+
+
+def test_killed_in_the_middle_of_training(pathpipe: Call, extracted: Path, tmp_path: Path) -> None:
+    options = (*FOLDS, "--epochs", "60", "--average", "0.9", "--instance-dropout", "0.2", "--save-every-s", "0")
+    run = _copy(extracted, tmp_path, "undisturbed")
+    pathpipe("train", run, *options)
+    expected = _made(run)
+    assert len(expected) == 12
+
+    run = _copy(extracted, tmp_path, "killed")
+    inside = 0
+    for number in range(5):
+        before = _states(run)
+        process = _start(run, *options)
+        deadline = time.monotonic() + 120
+        while process.poll() is None and time.monotonic() < deadline and _states(run) == before:
+            time.sleep(0.002)
+        time.sleep(0.05 * number)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        inside += bool(_states(run))
+        assert _made(run).items() <= expected.items(), "a half-made fold was visible"
+    assert inside >= 2, "no kill fell inside a training: the test showed nothing"
+    pathpipe("train", run, *options)
+    assert _made(run) == expected
+    assert not _states(run) and not list(run.rglob("*.partial*"))
+
+
+def test_folds_side_by_side_are_the_same_folds(pathpipe: Call, extracted: Path, tmp_path: Path) -> None:
+    made = []
+    for workers in (1, 3):
+        run = _copy(extracted, tmp_path, f"workers-{workers}")
+        pathpipe("train", run, *FOLDS, "--epochs", "3", "--seeds", "0,1", "--workers", workers)
+        made.append(_made(run))
+    assert made[0] == made[1] and len(made[0]) == 24
+
+
+def _logits(run: Path) -> np.ndarray:
+    tables = [pd.read_csv(path) for path in sorted((run / "train").glob("*/fold-*/predictions.csv"))]
+    table = pd.concat(tables)
+    return table[[name for name in table.columns if name.startswith("logit_")]].to_numpy()
+
+
+def test_torchrun_shares_a_fold(pathpipe: Call, extracted: Path, tmp_path: Path) -> None:
+    common = (*FOLDS, "--epochs", "4", "-s", "dropout=0.0", "-s", "hidden=16", "--lr", "0.01", "--optimiser", "sgd")
+    whole = _copy(extracted, tmp_path, "whole")
+    pathpipe("train", whole, *common, "--batch-size", "4")
+    shared = _copy(extracted, tmp_path, "shared")
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
+    process = _start(shared, *common, "--batch-size", "2", "--accumulate", "2", launcher=launcher)
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, said
+    np.testing.assert_allclose(_logits(shared), _logits(whole), rtol=1e-4, atol=1e-5)
+    assert said.count("train fold-0-seed-0 done") == 1
+    alone = _copy(extracted, tmp_path, "alone")
+    pathpipe("train", alone, *common, "--batch-size", "2", "--accumulate", "2")
+    np.testing.assert_allclose(_logits(shared), _logits(alone), rtol=1e-4, atol=1e-6)
+    assert not (pd.read_csv(next((alone / "train").glob("*/fold-0*")) / "history.csv")["train_loss"].isna()).any()
+
+
+def test_torchrun_refuses_what_cannot_be_shared(extracted: Path, tmp_path: Path) -> None:
+    run = _copy(extracted, tmp_path, "refused")
+    launcher = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m")
+    process = _start(run, *FOLDS, "--epochs", "2", launcher=launcher)
+    said, _ = process.communicate(timeout=240)
+    assert process.returncode != 0
+    assert "can't be shared evenly by 2 processes" in said and "--accumulate 2" in said
+
+
+@pytest.mark.parametrize("model", ["abmil"])
+def test_logs_lie_beside_the_results(model: str, pathpipe: Call, extracted: Path, tmp_path: Path) -> None:
+    plain, logged = (_copy(extracted, tmp_path, name) for name in ("plain", "logged"))
+    pathpipe("train", plain, *FOLDS, "--epochs", "2", "--model", model)
+    pathpipe("train", logged, *FOLDS, "--epochs", "2", "--model", model, "--log", "tensorboard")
+    assert _made(plain) == _made(logged)
+    assert len(list((logged / "logs").rglob("events.out.tfevents.*"))) == 3
