@@ -172,6 +172,10 @@ class Run:
         """Folder of one slide's heatmap: heatmap.png, scores.csv."""
         return self.folder / "heatmaps" / name / slide_id
 
+    def explanations(self, name: str) -> Path:
+        """Folder of what a model's heatmaps amount to: explanations.json."""
+        return self.folder / "explanations" / name
+
     @property
     def report(self) -> Path:
         """The page that shows it all."""

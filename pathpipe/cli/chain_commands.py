@@ -126,6 +126,15 @@ def _show_audit(run: Run, settings: RunSettings) -> None:
     print(read_audit(run, settings).to_text(), end="")
 
 
+def _show_explanations(run: Run, settings: RunSettings) -> None:
+    from pathpipe.cli.tables import print_table
+    from pathpipe.stages.explanations import COLUMNS, table
+
+    rows = table(run, settings)
+    if rows:
+        print_table(COLUMNS, rows)
+
+
 _SHOW = {"split": _show_split, "audit": _show_audit}
 
 
@@ -143,9 +152,12 @@ def heatmap(
     """Draw what a trained model looked at, from stored features.
 
     Each slide is scored by the models that never saw its patient. SOURCE is a run, or one model of it:
-    RUN/train/NAME. Writes RUN/heatmaps/NAME/SLIDE/.
+    RUN/train/NAME. Prints whether the explanations hold. Writes RUN/heatmaps/NAME/SLIDE/ and RUN/explanations/NAME/.
     """
-    run_stage("heatmap", Request(source, out, config, print_config, quiet), given, only=slide)
+    asked = Request(source, out, config, print_config, quiet)
+    if slide:
+        return run_stage("heatmap", asked, given, only=slide)
+    run_stage("explanations", asked, given, None, _show_explanations)
 
 
 @with_settings("execution")

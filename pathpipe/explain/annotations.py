@@ -51,7 +51,8 @@ def write_tiles(path: Path, scores: Scores, frame: Frame, palette: str, provenan
 
     Reference: QuPath 0.4 and later (GeoJSON with measurements as a map), https://github.com/qupath/qupath/pull/1099.
     """
-    paths, block, taken = [path], [], 0
+    paths, taken = [path], 0
+    block: list[str] = []
     for features in _tile_features(scores, frame, palette):
         if block and taken + len(features) > MAX_BYTES:
             _write(paths[-1], block, scores, frame, provenance)

@@ -1,4 +1,4 @@
-"""The plot of the checks: deletion and insertion beside random orders, and attention on artefacts beside their area."""
+"""The plot of the checks: deletion and insertion beside random orders, and the score on artefacts beside their area."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BY_SCORE, _RANDOM = "#b5371b", "#6b7280"
 
 
 def draw_checks(curves: Curves, artefacts: Mapping[str, Mapping[str, float]], title: str, aim: str) -> bytes:
-    """Deletion, insertion, and where there are artefacts the attention on them.
+    """Deletion, insertion, and where there are artefacts the score on them.
 
     Returns:
         A PNG file; equal input gives equal bytes.
@@ -59,13 +59,13 @@ def _draw_artefacts(axes: Axes, artefacts: Mapping[str, Mapping[str, float]]) ->
     places = np.arange(len(kinds))
     colours = [[part / 255 for part in artefact_colour(kind)] for kind in kinds]
     area = [100 * artefacts[kind]["area"] for kind in kinds]
-    attention = [100 * artefacts[kind]["attention"] for kind in kinds]
-    axes.barh(places + 0.2, attention, 0.38, color=colours, label="attention")
+    score = [100 * artefacts[kind]["score"] for kind in kinds]
+    axes.barh(places + 0.2, score, 0.38, color=colours, label="score")
     axes.barh(places - 0.2, area, 0.38, color="#d1d5db", label="area")
     axes.set_yticks(places, [artefact_name(kind) for kind in kinds], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlabel("% of the tiles'", fontsize=9)
-    axes.set_xlim(0, max(1.0, 1.1 * max(attention + area)))
+    axes.set_xlabel("% of the tiles' total", fontsize=9)
+    axes.set_xlim(0, max(1.0, 1.1 * max(score + area)))
     axes.tick_params(labelsize=8)
     axes.set_title("on artefacts", fontsize=10)
     axes.legend(fontsize=8, frameon=False)

@@ -148,13 +148,13 @@ def _curve(values: Floats, area: float, chance: Floats, sign: int) -> Curve:
 def artefact_shares(
     mask: TissueMask, xy0: npt.NDArray[np.int64], side0: tuple[float, float], weights: Floats
 ) -> dict[str, dict[str, float]]:
-    """Share of the attention that lies on artefacts, and their share of the tiles' area.
+    """Share of a score that lies on artefacts, and their share of the tiles' area.
 
     Args:
         weights: (N,) of the tiles, summing to 1.
 
     Returns:
-        Kind of artefact, and `any` -> `attention` and `area`, both 0 to 1; nothing where none was seen.
+        Kind of artefact, and `any` -> `score` and `area`, both 0 to 1; nothing where none was seen.
     """
     seen: Mapping[str, npt.NDArray[np.bool_]] = {kind: where for kind, where in mask.artefacts.items() if where.any()}
     if not seen or not len(xy0):
@@ -163,5 +163,5 @@ def artefact_shares(
     found = {}
     for kind, where in regions.items():
         share = area_share(integral(where), mask.scale0, xy0, side0).astype(np.float64)
-        found[kind] = {"attention": float(weights @ share), "area": float(share.mean())}
+        found[kind] = {"score": float(weights @ share), "area": float(share.mean())}
     return found

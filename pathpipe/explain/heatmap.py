@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 from matplotlib.patheffects import withStroke
 
 from pathpipe.explain.scores import Scores
+from pathpipe.explain.truth import Truth
 from pathpipe.settings import HeatmapSettings
 from pathpipe.slides.slide import Mpp
-from pathpipe.tissue.geojson import Ring
 from pathpipe.tissue.overlay import format_um, scale_bar_um
 from pathpipe.tissue.thumbnail import Thumbnail
 
@@ -34,13 +34,13 @@ class Canvas:
         thumbnail: The slide.
         mpp: Of level 0.
         side0: (width, height) of a tile, level-0 px.
-        truth: Polygons in level-0 px.
+        truth: What is marked on it.
     """
 
     thumbnail: Thumbnail
     mpp: Mpp
     side0: tuple[float, float]
-    truth: list[list[Ring]]
+    truth: Truth
 
 
 def paint(
@@ -119,7 +119,7 @@ def draw_heatmap(canvas: Canvas, scores: Scores, title: str, settings: HeatmapSe
     if bar.solids is not None:
         bar.solids.set_alpha(1)
     _scale_bar(left, canvas)
-    left.set_title("slide" + (" with the true regions outlined" if canvas.truth else ""), fontsize=10)
+    left.set_title("slide" + (" with what is true marked" if canvas.truth else ""), fontsize=10)
     right.set_title(scores.kind, fontsize=10, parse_math=False)
     figure.suptitle(title, fontsize=12, parse_math=False)
     buffer = io.BytesIO()
@@ -128,11 +128,14 @@ def draw_heatmap(canvas: Canvas, scores: Scores, title: str, settings: HeatmapSe
 
 
 def _outline(axes: Axes, canvas: Canvas) -> None:
-    for rings in canvas.truth:
+    for rings in canvas.truth.polygons:
         for ring in rings:
             closed = np.vstack([ring, ring[:1]]) / np.asarray(canvas.thumbnail.scale0) - 0.5
             axes.plot(closed[:, 0], closed[:, 1], color="black", linewidth=2.6)
             axes.plot(closed[:, 0], closed[:, 1], color=_TRUTH, linewidth=1.5)
+    if len(canvas.truth.points):
+        x, y = (canvas.truth.points / np.asarray(canvas.thumbnail.scale0) - 0.5).T
+        axes.plot(x, y, linestyle="none", marker=".", markersize=2, color=_TRUTH, rasterized=True)
 
 
 def _scale_bar(axes: Axes, canvas: Canvas) -> None:

@@ -77,23 +77,23 @@ def _edges(pieces: Ints) -> tuple[Ints, Ints, Ints, Ints]:
     padded = np.pad(pieces, 1, constant_values=-1)
     starts, directions, owners = [], [], []
     for direction in range(4):
-        row, column = _BEYOND[direction]
-        beyond = padded[1 + row : 1 + row + height, 1 + column : 1 + column + width]
+        down, along = _BEYOND[direction]
+        beyond = padded[1 + down : 1 + down + height, 1 + along : 1 + along + width]
         rows, columns = np.nonzero((pieces >= 0) & (beyond != pieces))
         starts.append(np.column_stack([columns, rows]) + _START[direction])
         directions.append(np.full(len(rows), direction))
         owners.append(pieces[rows, columns])
-    start, direction, owner = np.concatenate(starts), np.concatenate(directions), np.concatenate(owners)
+    start, facing, owner = np.concatenate(starts), np.concatenate(directions), np.concatenate(owners)
     table = np.full(((height + 1) * (width + 1), 4), -1, np.int64)
-    table[start[:, 1] * (width + 1) + start[:, 0], direction] = np.arange(len(start))
-    end = start + _STEP[direction]
+    table[start[:, 1] * (width + 1) + start[:, 0], facing] = np.arange(len(start))
+    end = start + _STEP[facing]
     at = end[:, 1] * (width + 1) + end[:, 0]
     following = np.full(len(start), -1, np.int64)
     for turn in (3, 0, 1):  # left before right: where two cells of a piece meet in a corner, rings only touch there
-        edge = table[at, (direction + turn) % 4]
+        edge = table[at, (facing + turn) % 4]
         fits = (following < 0) & (edge >= 0) & (owner[edge] == owner)
         following[fits] = edge[fits]
-    return start, direction, owner, following
+    return start, facing, owner, following
 
 
 def _walk(following: Ints) -> tuple[Ints, Ints]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -158,7 +158,7 @@ def _method(settings: HeatmapSettings, output: MILOutput, model: str) -> Method:
     if missing:
         what = "attention" if settings.score == "attention" else "prediction of single tiles"
         raise StoreError(f"model `{model}` has no {what}", hint="use `--score gradient` or `--score occlusion`")
-    return cast("Method", settings.score)
+    return settings.score
 
 
 def _scored(
@@ -215,6 +215,6 @@ def columns_of(scores: Sequence[Scores]) -> list[str]:
 
 def write_scores(path: Path, scores: Sequence[Scores]) -> None:
     """Write x0, y0 and a column of scores for each aim as CSV."""
-    table = {"x0": scores[0].xy0[:, 0], "y0": scores[0].xy0[:, 1]}
+    table: dict[str, npt.NDArray[Any]] = {"x0": scores[0].xy0[:, 0], "y0": scores[0].xy0[:, 1]}
     table |= {name: one.score for name, one in zip(columns_of(scores), scores, strict=True)}
     pd.DataFrame(table).to_csv(path, index=False)

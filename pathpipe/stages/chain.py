@@ -17,7 +17,8 @@ NEEDS: dict[str, tuple[str, ...]] = {
     "train": ("extract", "split", "audit"),
     "evaluate": ("train",),
     "heatmap": ("train",),
-    "report": ("evaluate", "heatmap", "contact-sheet"),
+    "explanations": ("heatmap",),
+    "report": ("evaluate", "explanations", "contact-sheet"),
 }
 # Loaded when first used: `pathpipe tile` must not wait for torch.
 STAGES = Registry("stage", {name: f"pathpipe.stages.{name.replace('-', '_')}:STAGE" for name in NEEDS})

@@ -3,136 +3,207 @@
 from __future__ import annotations
 
 import json
-import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-
-from pathpipe.errors import StoreError
+from pathpipe.errors import SettingsError, StoreError
+from pathpipe.explain.aims import EVERY, PREDICTED, aims_of, named
+from pathpipe.explain.annotations import Frame, write_quantiles, write_tiles
+from pathpipe.explain.curve_plot import draw_checks
 from pathpipe.explain.heatmap import Canvas, draw_heatmap
-from pathpipe.explain.scores import Scores, slide_scores
-from pathpipe.explain.truth import instance_auroc, read_truth, share_inside
+from pathpipe.explain.probing import Member
+from pathpipe.explain.pyramid import Naming, write_pyramid
+from pathpipe.explain.scores import Explanation, Scores, columns_of, cut_slide, explain, write_scores
+from pathpipe.explain.tile_sheet import draw_sheet
+from pathpipe.explain.truth import Truth, read_truth
 from pathpipe.fingerprint import fingerprint, sampled_digest
 from pathpipe.provenance import FOLDER_FILE, read_provenance
 from pathpipe.publish import publish_json
+from pathpipe.registry import suggest
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
-from pathpipe.settings.target import parse_target
 from pathpipe.slides.open import open_slide
-from pathpipe.slides.slide import Mpp
-from pathpipe.stages.chain import encoders_of, fold_key, train_name
-from pathpipe.stages.patients import covariate_values
-from pathpipe.stages.split import read_splits
-from pathpipe.stages.stage import Job, Made, Stage, sections
-from pathpipe.stages.train import MODEL
-from pathpipe.store.aligned import read_aligned
+from pathpipe.slides.slide import Mpp, Slide
+from pathpipe.stages.chain import train_name
+from pathpipe.stages.checking import check_aim, predicted_text
+from pathpipe.stages.explaining import load_members, models_of, refuse_other_predictions, slides_with
+from pathpipe.stages.patients import labels_of, task_of
+from pathpipe.stages.stage import READERS, Job, Made, Stage, sections
 from pathpipe.store.features import Features, read_features
+from pathpipe.tissue.given import origin0
 from pathpipe.tissue.thumbnail import read_thumbnail
-from pathpipe.training.checkpoint import load_checkpoint
 
 PICTURE, SCORES, SUMMARY = "heatmap.png", "scores.csv", "summary.json"
+SHEET, CHECKS, PYRAMID, OBJECTS = "tiles.jpg", "checks.png", "heatmap.ome.tif", "heatmap.geojson"
+
+
+@dataclass(frozen=True, eq=False)
+class _Work:
+    """What is at hand while a slide is explained."""
+
+    job: Job
+    features: Features
+    members: Sequence[Member]
+    explanation: Explanation
+    canvas: Canvas
+    title: str
+
+
+def what(settings: RunSettings) -> dict[str, Any]:
+    """Settings that matter; where QuPath begins a slide, only if there is something for it."""
+    values = sections("heatmap")(settings)
+    if settings.heatmap.geojson != "none":
+        values["tissue"] = {"geojson_origin": settings.tissue.geojson_origin}
+    return values
 
 
 def inputs(run: Run, key: str, settings: RunSettings) -> dict[str, str]:
-    """The slide's features, the models that score it, the truth drawn on it."""
-    features = [read_provenance(path) for path in _paths(run, key, settings)]
-    known = [one.fingerprint for one in features if one is not None]
-    if len(known) < len(features):
+    """The features of the patient's slides, the models that score them, tissue and truth of this one."""
+    sets = slides_with(run, key, settings)
+    if key not in sets:
         raise StoreError("the slide has no features", where=key, hint="`pathpipe extract` says why")
-    models = {path.name: read_provenance(path) for path in _models(run, key, settings)}
-    truth = run.cohort[key].truth
+    made = {slide: [one.fingerprint for one in map(read_provenance, paths) if one] for slide, paths in sets.items()}
+    models = {path.name: read_provenance(path) for path in models_of(run, key, settings)}
+    truth, tissue = run.cohort[key].truth, run.tissue(key)
     return {
-        "features": known[0] if len(known) == 1 else fingerprint(known),
+        "features": fingerprint(made),
         "models": fingerprint({name: made.fingerprint for name, made in models.items() if made is not None}),
         "truth": sampled_digest(truth) if truth is not None and truth.exists() else "",
+        "tissue": sampled_digest(tissue) if settings.heatmap.checks and tissue.exists() else "",
     }
 
 
-def _paths(run: Run, key: str, settings: RunSettings) -> list[Path]:
-    """The slide's features, by each encoder."""
-    return [run.features(name, key) for name in encoders_of(settings)]
-
-
-def _models(run: Run, key: str, settings: RunSettings) -> list[Path]:
-    """The trained folds in which the slide's patient is tested; every fold for a patient of no fold."""
-    table = read_splits(run, settings).table
-    patient = run.cohort[key].patient_id
-    tested = table[(table["patient_id"] == patient) & (table["role"] == "test")]["fold"]
-    folds = sorted(int(fold) for fold in (tested if len(tested) else table["fold"].unique()))
-    name = train_name(settings)
-    return [run.trained(name, fold_key(fold, seed)) for fold in folds for seed in settings.train.seeds]
-
-
 def make(job: Job) -> Made:
-    """Score the tiles from stored features; the slide is read for its thumbnail only."""
-    paths = _paths(job.run, job.key, job.settings)
-    features = read_features(paths[0]) if len(paths) == 1 else read_aligned(paths)
+    """Score the tiles from stored features; the slide is read for its thumbnail and a sheet of few tiles only."""
+    features = read_features(job.run.features(job.settings.extract.encoder, job.key))
     job.target.mkdir()
     if features.empty_reason:
         publish_json(job.target / SUMMARY, {"empty_reason": features.empty_reason})
         publish_json(job.target / FOLDER_FILE, job.provenance.to_dict())
         return Made("empty", features.empty_reason)
-    models = [load_checkpoint(path / MODEL) for path in _models(job.run, job.key, job.settings)]
-    cohort = job.run.cohort
-    values = covariate_values(cohort, job.settings.train.covariates)
-    scores = slide_scores(models, features, values, cohort[job.key].patient_id)
-    canvas = _canvas(job, features)
-    summary = _summary(job, scores, canvas)
-    picture = draw_heatmap(canvas, scores, _title(job, scores, summary), job.settings.heatmap)
-    (job.target / PICTURE).write_bytes(picture)
-    scores.write(job.target / SCORES)
-    publish_json(job.target / SUMMARY, summary)
+    settings = job.settings.heatmap
+    members = load_members(job.run, job.key, job.settings)
+    explanation = explain(members, settings)
+    compared = refuse_other_predictions(job.run, job.key, job.settings, members, list(explanation.logits))
+    parts = [cut_slide(one, members[0].bag, job.key) for one in explanation.scores]
+    row = job.run.cohort[job.key]
+    truth = Truth() if row.truth is None or not row.truth.exists() else read_truth(row.truth, settings.truth_class)
+    with open_slide(row.path, job.settings.slide.reader) as slide:
+        canvas = _canvas(slide, features, truth, settings.width_px / 2)
+        work = _Work(job, features, members, explanation, canvas, _title(job, explanation))
+        explained = [_explained(work, slide, one, suffix) for one, suffix in zip(parts, _suffixes(parts), strict=True)]
+    write_scores(job.target / SCORES, parts)
+    publish_json(job.target / SUMMARY, _summary(work, parts, explained, compared))
     publish_json(job.target / FOLDER_FILE, job.provenance.to_dict())
     return check(job.target)
 
 
-def _canvas(job: Job, features: Features) -> Canvas:
-    row = job.run.cohort[job.key]
-    with open_slide(row.path, job.settings.slide.reader) as slide:
-        thumbnail = read_thumbnail(slide, max(slide.size0) / (job.settings.heatmap.width_px / 2))
-    truth = read_truth(row.truth) if row.truth is not None and row.truth.exists() else []
-    mpp = Mpp(*features.plan.mpp0, "features")
-    return Canvas(thumbnail, mpp, features.plan.side0, truth)
+def _canvas(slide: Slide, features: Features, truth: Truth, width_px: float) -> Canvas:
+    thumbnail = read_thumbnail(slide, max(slide.size0) / width_px)
+    return Canvas(thumbnail, Mpp(*features.plan.mpp0, "features"), features.plan.side0, truth)
 
 
-def _summary(job: Job, scores: Scores, canvas: Canvas) -> dict[str, object]:
-    share = share_inside(scores.xy0, canvas.side0, canvas.truth)
-    found = instance_auroc(scores.score, share)
-    texts = job.run.cohort[job.key].labels or {}
-    label = "/".join(texts.get(name, "") for name in parse_target(job.settings.split.target)[0].columns).strip("/")
+def _suffixes(parts: Sequence[Scores]) -> list[str]:
+    """What tells the files of the aims apart: nothing for the first."""
+    return [name.removeprefix("score").replace("_", "-", 1) for name in columns_of(parts)]
+
+
+def _explained(work: _Work, slide: Slide, scores: Scores, suffix: str) -> dict[str, Any]:
+    """Write the files of one aim.
+
+    Returns:
+        What the summary says of it.
+    """
+    job, settings, plan = work.job, work.job.settings.heatmap, work.features.plan
+    files: dict[str, Any] = {"picture": _name(PICTURE, suffix)}
+    (job.target / files["picture"]).write_bytes(draw_heatmap(work.canvas, scores, work.title, settings))
+    if settings.top_tiles:
+        files["tiles"] = _name(SHEET, suffix)
+        sheet = draw_sheet(slide, plan, scores, settings.top_tiles, work.title)
+        (job.target / files["tiles"]).write_bytes(sheet)
+    if settings.ome_tiff:
+        files["ome_tiff"] = _name(PYRAMID, suffix)
+        canvas = _canvas(slide, work.features, work.canvas.truth, min(settings.ome_px, max(slide.size0)))
+        naming = Naming(job.key, slide.size0, f"{fingerprint(job.provenance.to_dict())} {scores.aim.label}")
+        write_pyramid(job.target / files["ome_tiff"], canvas, scores, naming, settings)
+    if settings.geojson != "none":
+        path = job.target / _name(OBJECTS, suffix)
+        frame = Frame(plan.side0, plan.stride0, origin0(slide, job.settings.tissue))
+        if settings.geojson == "tiles":
+            paths = write_tiles(path, scores, frame, settings.colours, job.provenance)
+            files["geojson"] = [one.name for one in paths]
+        else:
+            write_quantiles(path, scores, frame, settings.colours, job.provenance)
+            files["geojson"] = [path.name]
+    said = check_aim(job, work.members, work.explanation, scores, work.canvas)
+    if said.get("curves") is not None:
+        files["checks"] = _name(CHECKS, suffix)
+        drawn = draw_checks(said["curves"], said["artefacts"], work.title, scores.aim.label)
+        (job.target / files["checks"]).write_bytes(drawn)
+        said["curves"] = said["curves"].to_dict()
+    return {"aim": scores.aim.label, "kind": scores.aim.kind, "score": scores.kind, "files": files, **said}
+
+
+def _name(name: str, suffix: str) -> str:
+    stem, _, ending = name.partition(".")
+    return f"{stem}{suffix}.{ending}"
+
+
+def _summary(
+    work: _Work, parts: Sequence[Scores], explained: Sequence[dict[str, Any]], compared: int
+) -> dict[str, object]:
+    job, found, first = work.job, work.explanation, parts[0]
     return {
-        "label": label,
-        "kind": scores.target_kind,
-        "predicted": scores.classes[scores.predicted],
-        "probability": {name: float(p) for name, p in zip(scores.classes, scores.probability, strict=True)},
-        "logits": scores.logits.tolist(),
-        "models": len(scores.logits),
-        "score": scores.kind,
-        "tiles": len(scores.xy0),
-        "tiles_in_truth": int((share >= 0.5).sum()),
-        "score_in_truth": float(np.dot(scores.score, share)) if scores.kind == "attention" else None,
-        "instance_auroc": found if math.isfinite(found) else None,
+        "label": _label(job),
+        "predicted": predicted_text(found),
+        "probability": {aim.label: found.value(aim) for aim in found.aims if aim.kind == "class"},
+        "values": {aim.label: found.value(aim) for aim in found.aims},
+        "logits": found.logits.tolist(),
+        "models": len(found.logits),
+        "models_compared": compared,
+        "score": first.kind,
+        "method": first.method,
+        "tiles": len(first.xy0),
+        "tiles_of_patient": len(work.members[0].bag),
+        "tiles_sharing_a_score": first.grouped,
+        "tiles_in_truth": explained[0]["tiles_in_truth"],
+        "score_in_truth": explained[0]["score_in_truth"],
+        "instance_auroc": explained[0]["instance_auroc"],
+        "columns": columns_of(parts),
+        "explained": list(explained),
         "empty_reason": None,
     }
 
 
-def _title(job: Job, scores: Scores, summary: dict[str, object]) -> str:
-    label = f", labelled {summary['label']}" if summary["label"] else ""
-    return f"{job.key}{label}: {scores.said}"
+def _label(job: Job) -> str:
+    texts = labels_of(job.run.cohort, job.settings.split.target).get(job.run.cohort[job.key].patient_id, ())
+    return ", ".join(text or "unknown" for text in texts)
 
 
-def read_summary(path: Path) -> dict[str, object]:
+def _title(job: Job, found: Explanation) -> str:
+    label = _label(job)
+    return f"{job.key}{f', labelled {label}' if label else ''}: predicted {predicted_text(found, numbers=True)}"
+
+
+def read_summary(path: Path) -> dict[str, Any]:
     """The numbers beside the picture.
 
     Raises:
         StoreError: The folder is damaged.
     """
     try:
-        summary: dict[str, object] = json.loads((path / SUMMARY).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise StoreError(f"can't be read as a heatmap: {error}", where=str(path)) from None
-    if summary.get("empty_reason") is None and not (path / PICTURE).exists():
-        raise StoreError("lacks its picture", where=str(path))
+        summary: dict[str, Any] = json.loads((path / SUMMARY).read_text(encoding="utf-8"))
+        files = [] if summary.get("empty_reason") else [one["files"] for one in summary["explained"]]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"can't be read as a heatmap: {error!r}", where=str(path)) from None
+    wanted = [
+        name for one in files for entry in one.values() for name in ([entry] if isinstance(entry, str) else entry)
+    ]
+    missing = [name for name in (*wanted, *([SCORES] if files else [])) if not (path / name).exists()]
+    if missing:
+        raise StoreError(f"lacks its {missing[0]}", where=str(path))
     return summary
 
 
@@ -141,19 +212,32 @@ def check(path: Path) -> Made:
     summary = read_summary(path)
     if summary.get("empty_reason"):
         return Made("empty", str(summary["empty_reason"]))
-    counts = {"tiles": float(str(summary["tiles"]))}
+    counts = {"tiles": float(summary["tiles"])}
     if summary["instance_auroc"] is not None:
-        counts["AUROC in truth"] = round(float(str(summary["instance_auroc"])), 3)
+        counts["AUROC in truth"] = round(float(summary["instance_auroc"]), 3)
     return Made("done", None, counts)
+
+
+def preflight(run: Run, settings: RunSettings) -> None:
+    """The colours exist, and so does the class to explain."""
+    import matplotlib
+
+    if settings.heatmap.colours not in matplotlib.colormaps:
+        hint = suggest(settings.heatmap.colours, list(matplotlib.colormaps))
+        raise SettingsError(f"there are no colours `{settings.heatmap.colours}`", where="heatmap.colours", hint=hint)
+    if settings.heatmap.target_class not in (PREDICTED, EVERY):
+        task = task_of(labels_of(run.cohort, settings.split.target), settings)
+        named(aims_of(task), settings.heatmap.target_class)
 
 
 STAGE = Stage(
     name="heatmap",
     version=2,
-    packages=("torch", "matplotlib"),
-    what=sections("heatmap"),
+    packages=("torch", "numpy", "scipy", "matplotlib", "pillow", *READERS),
+    what=what,
     inputs=inputs,
     output=lambda run, key, settings: run.heatmap(train_name(settings), key),
     make=make,
     check=check,
+    preflight=preflight,
 )

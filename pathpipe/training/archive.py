@@ -19,9 +19,21 @@ def write_archive(path: Path, content: Mapping[str, Any]) -> None:
     """Write it; equal content gives equal bytes."""
     # To memory first: torch names the archive inside after the file, and that would be the partial's random name.
     buffer = io.BytesIO()
-    torch.save(dict(content), buffer)
+    torch.save(_plain(content, {}), buffer)
     with publish(path) as partial:
         partial.write_bytes(buffer.getbuffer())
+
+
+def _plain(value: Any, texts: dict[str, str]) -> Any:
+    """The same value with no object in it twice but equal texts: a pickle says which of its objects are one, and that
+    depends on how they came here, by a pipe or not."""
+    if isinstance(value, str):
+        return texts.setdefault(value, value)
+    if isinstance(value, Mapping):
+        return {_plain(key, texts): _plain(inner, texts) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(_plain(inner, texts) for inner in value)
+    return value
 
 
 def read_archive(path: Path) -> Any:

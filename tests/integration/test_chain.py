@@ -36,6 +36,7 @@ def test_every_stage_leaves_what_the_documentation_says(reported: Path) -> None:
         "model.pt",
         "predictions.csv",
         "provenance.json",
+        "task.json",
     ]
     assert not [path for path in (reported / "leases").rglob("*") if path.is_file()]
     for artefact in (

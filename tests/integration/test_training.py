@@ -13,7 +13,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from tests.integration.conftest import Call, environment
 
@@ -52,7 +51,7 @@ def _states(run: Path) -> dict[str, int]:
 
 
 def test_killed_in_the_middle_of_training(pathpipe: Call, extracted: Path, tmp_path: Path) -> None:
-    options = (*FOLDS, "--epochs", "60", "--average", "0.9", "--instance-dropout", "0.2", "--save-every-s", "0")
+    options = (*FOLDS, "--epochs", "40", "--average", "0.9", "--instance-dropout", "0.2", "--save-every-s", "0")
     run = _copy(extracted, tmp_path, "undisturbed")
     pathpipe("train", run, *options)
     expected = _made(run)
@@ -60,13 +59,13 @@ def test_killed_in_the_middle_of_training(pathpipe: Call, extracted: Path, tmp_p
 
     run = _copy(extracted, tmp_path, "killed")
     inside = 0
-    for number in range(5):
+    for number in range(3):
         before = _states(run)
         process = _start(run, *options)
         deadline = time.monotonic() + 120
         while process.poll() is None and time.monotonic() < deadline and _states(run) == before:
             time.sleep(0.002)
-        time.sleep(0.05 * number)
+        time.sleep(0.1 * number)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         inside += bool(_states(run))
@@ -79,11 +78,11 @@ def test_killed_in_the_middle_of_training(pathpipe: Call, extracted: Path, tmp_p
 
 def test_folds_side_by_side_are_the_same_folds(pathpipe: Call, extracted: Path, tmp_path: Path) -> None:
     made = []
-    for workers in (1, 3):
+    for workers in (1, 2):
         run = _copy(extracted, tmp_path, f"workers-{workers}")
-        pathpipe("train", run, *FOLDS, "--epochs", "3", "--seeds", "0,1", "--workers", workers)
+        pathpipe("train", run, *FOLDS, "--epochs", "3", "--workers", workers)
         made.append(_made(run))
-    assert made[0] == made[1] and len(made[0]) == 24
+    assert made[0] == made[1] and len(made[0]) == 12
 
 
 def _logits(run: Path) -> np.ndarray:
@@ -103,10 +102,6 @@ def test_torchrun_shares_a_fold(pathpipe: Call, extracted: Path, tmp_path: Path)
     assert process.returncode == 0, said
     np.testing.assert_allclose(_logits(shared), _logits(whole), rtol=1e-4, atol=1e-5)
     assert said.count("train fold-0-seed-0 done") == 1
-    alone = _copy(extracted, tmp_path, "alone")
-    pathpipe("train", alone, *common, "--batch-size", "2", "--accumulate", "2")
-    np.testing.assert_allclose(_logits(shared), _logits(alone), rtol=1e-4, atol=1e-6)
-    assert not (pd.read_csv(next((alone / "train").glob("*/fold-0*")) / "history.csv")["train_loss"].isna()).any()
 
 
 def test_torchrun_refuses_what_cannot_be_shared(extracted: Path, tmp_path: Path) -> None:
@@ -118,10 +113,10 @@ def test_torchrun_refuses_what_cannot_be_shared(extracted: Path, tmp_path: Path)
     assert "can't be shared evenly by 2 processes" in said and "--accumulate 2" in said
 
 
-@pytest.mark.parametrize("model", ["abmil"])
-def test_logs_lie_beside_the_results(model: str, pathpipe: Call, extracted: Path, tmp_path: Path) -> None:
-    plain, logged = (_copy(extracted, tmp_path, name) for name in ("plain", "logged"))
-    pathpipe("train", plain, *FOLDS, "--epochs", "2", "--model", model)
-    pathpipe("train", logged, *FOLDS, "--epochs", "2", "--model", model, "--log", "tensorboard")
-    assert _made(plain) == _made(logged)
-    assert len(list((logged / "logs").rglob("events.out.tfevents.*"))) == 3
+def test_logs_lie_beside_the_results(pathpipe: Call, extracted: Path, tmp_path: Path) -> None:
+    run = _copy(extracted, tmp_path, "logged")
+    pathpipe("train", run, *FOLDS, "--epochs", "2", "--log", "tensorboard")
+    events = list((run / "logs").rglob("events.out.tfevents.*"))
+    assert len(events) == 3 and not [path for path in (run / "train").rglob("*") if "tfevents" in path.name]
+    said = pathpipe("train", run, *FOLDS, "--epochs", "2", "--log", "mlflow", "--stale", "remake", check=3).stderr
+    assert 'pip install "pathpipe[mlflow]"' in said

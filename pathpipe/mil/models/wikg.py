@@ -37,9 +37,9 @@ class Wikg(StagedModule):
     A neighbour t of tile h has the score t . tanh(h + r), as in attention on knowledge graphs; the published code's
     einsum multiplies the sum of t by the sum of the gate instead: `knowledge`. Its three `gate_` layers, which it
     never uses, are left out (394,240 of its 1,775,619 parameters at width 384). The N x N scores and the tiles'
-    messages are made in pieces, in training made again for the gradient. `scores` are how much of the attention flows from each tile: a tile that
-    all others draw on may itself be attended to little. The weights start as torch draws them, as in the published
-    code.
+    messages are made in pieces, in training made again for the gradient. `scores` are how much of the attention flows
+    from each tile: a tile that all others draw on may itself be attended to little. The weights start as torch draws
+    them, as in the published code.
 
     Reference: Li et al., Dynamic Graph Representation with Knowledge-aware Attention for Histopathology Whole Slide
     Image Analysis, CVPR 2024, arXiv:2403.07719.

@@ -59,7 +59,7 @@ def test_of_grades_the_reader_says_so(tmp_path: Path) -> None:
     ("column", "value", "message"),
     [
         ("event", 2, "row 3: event `2` is none of 0, 1"),
-        ("risk", np.nan, "row 3: a number isn't finite"),
+        ("risk", np.inf, "row 3: a number isn't finite"),
         ("survival_5", 1.5, "row 3: a survival is no probability"),
         ("patient_id", "P0-0", "row 3: patient P0-0 stands twice"),
         ("role", "train", "row 3: role `train` is none of val, test"),

@@ -37,7 +37,7 @@ def test_unlabelled_keys_are_like_nobody_and_still_in_the_way() -> None:
 def test_info_nce_is_the_log_share_of_the_own_key() -> None:
     queries, keys, negatives = torch.eye(2), torch.tensor([[0.8, 0.6], [0.6, 0.8]]), torch.tensor([[0.0, 1.0]])
     expected = [-(torch.tensor(0.8) / 0.5 - torch.tensor([0.8 / 0.5, other / 0.5]).logsumexp(0)) for other in (0, 1)]
-    assert info_nce(queries, keys, negatives, 0.5).item() == pytest.approx((sum(expected) / 2).item())
+    assert info_nce(queries, keys, negatives, 0.5).item() == pytest.approx(float(sum(expected) / 2))
 
 
 def test_queue_wraps_and_keeps_the_newest() -> None:
@@ -123,11 +123,12 @@ def test_step_moves_momentum_queue_and_prototypes_and_only_in_training() -> None
     assert all(not p.requires_grad for p in model.key_encoder.parameters())
     model(batch)
     assert int(model.queue.pointer) == 0
+    slow, fast = model.get_parameter("key_encoder.0.0.weight"), model.get_parameter("embed.0.weight")
     with torch.no_grad():
-        model.embed[0].weight.add_(1.0)
-    before = model.key_encoder[0][0].weight.clone()
+        fast.add_(1.0)
+    before = slow.clone()
     model.post_step(batch, where)
-    torch.testing.assert_close(model.key_encoder[0][0].weight, 0.999 * before + 0.001 * model.embed[0].weight)
+    torch.testing.assert_close(slow, 0.999 * before + 0.001 * fast)
     assert int(model.queue.pointer) == 4 + 5  # all four tiles of one bag, five drawn of the other
     assert set(model.queue.labels[:9].tolist()) <= {0, 1}
     assert model.prototypes.directions[0].norm().item() == pytest.approx(1.0)

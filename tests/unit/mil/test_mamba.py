@@ -74,8 +74,9 @@ def test_block_is_its_paths_written_out(kind: str) -> None:
     torch.testing.assert_close(block(tokens, [10]), block.project_out(mixed), rtol=1e-5, atol=1e-6)
 
 
-def plainly(path: SelectivePath, both: torch.Tensor) -> torch.Tensor:
+def plainly(path: nn.Module, both: torch.Tensor) -> torch.Tensor:
     """One path of one bag, straight from the paper's figure."""
+    assert isinstance(path, SelectivePath)
     inputs, gate = both.chunk(2, -1)
     u = silu(path.conv(pad(inputs.T[None], (3, 0)))[0].T)
     step, b, c = path.select(u).split([path.rank, path.state, path.state], -1)

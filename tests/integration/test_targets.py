@@ -1,0 +1,70 @@
+"""A survival and a regression target by the commands people type, to numbers, new slides and what they lack."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from tests.integration.conftest import Call
+
+QUICK = ("--folds", "2", "--epochs", "3", "--bootstrap", "100", "-s", "hidden=16")
+SURVIVAL = "abmil-months-dead-survival-efficientnet-lite0"
+
+
+@pytest.fixture
+def run(extracted: Path, tmp_path: Path) -> Path:
+    """The extracted cohort with a time, an event and an age of each patient."""
+    run = tmp_path / "run"
+    shutil.copytree(extracted, run)
+    table = pd.read_csv(run / "cohort.csv")
+    number = table["patient_id"].str.removeprefix("P").astype(int)
+    table["months"], table["dead"] = 3 + 2.5 * number, (number % 3 > 0).astype(int)
+    table["age"] = [str(50 + value) if value != 4 else "" for value in number]
+    table.to_csv(run / "cohort.csv", index=False)
+    return run
+
+
+def test_survival_with_a_covariate(pathpipe: Call, run: Path, tmp_path: Path) -> None:
+    options = ("--target", "months/dead:survival", "--task-settings", "bins=2", "--covariates", "age")
+    done = pathpipe("evaluate", run, *options, *QUICK, "--slides-of-patient", "pool")
+    assert "C-index" in done.stderr + done.stdout
+    found = json.loads((run / "evaluate" / SURVIVAL / "evaluation.json").read_text())["model"]
+    assert (found["kind"], found["patients"]) == ("survival", {"censored": 4, "event": 6})
+    table = pd.read_csv(run / "evaluate" / SURVIVAL / "predictions.csv")
+    assert len(table[table["role"] == "test"]) == 10 and np.isfinite(table["risk"]).all()
+
+    refused = pathpipe(
+        "predict", run / "train" / SURVIVAL, table_without_age(run, tmp_path), "-o", tmp_path / "a", check=2
+    )
+    assert "the model takes the covariates age" in refused.stderr
+    assert not (tmp_path / "a").exists()
+    own = table[table["fold"] == 0].drop_duplicates("patient_id").set_index("patient_id")["risk"]
+    alone = tmp_path / "c"
+    pathpipe("predict", run / "train" / SURVIVAL / "fold-0-seed-0", run / "cohort.csv", "-o", alone)
+    said = pd.read_csv(alone / "predictions.csv").set_index("patient_id")
+    assert len(said) == 10 and (said["sd_risk"] == 0).all(), "one model"
+    np.testing.assert_allclose(said["risk"][own.index], own, rtol=1e-4)
+
+
+def table_without_age(run: Path, folder: Path) -> Path:
+    """The same slides, of whose patients less is known."""
+    path = folder / "without.csv"
+    pd.read_csv(run / "cohort.csv").drop(columns="age").to_csv(path, index=False)
+    return path
+
+
+def test_regression(pathpipe: Call, run: Path) -> None:
+    refused = pathpipe("split", run, "--target", "label:regression", check=None)
+    assert refused.returncode and "is no number" in refused.stderr and "column `label`" in refused.stderr
+    pathpipe("split", run, "--target", "months:regression", *QUICK[:2])
+    pathpipe("evaluate", run, *QUICK[2:])
+    found = json.loads(
+        (run / "evaluate" / "abmil-months-regression-efficientnet-lite0" / "evaluation.json").read_text()
+    )
+    assert found["model"]["kind"] == "regression" and found["baseline"] is None
+    assert set(found["model"]["metrics"]) >= {"MAE", "R2", "Pearson"}
