@@ -164,6 +164,10 @@ class Run:
         """What TensorBoard and others are told of a training."""
         return self.folder / "logs" / name / key
 
+    def sweep(self, name: str) -> Path:
+        """Folder of one search: study.journal, trials.csv, best.yaml."""
+        return self.folder / "sweeps" / name
+
     def evaluation(self, name: str) -> Path:
         """Folder of one evaluation: evaluation.json, predictions.csv."""
         return self.folder / "evaluate" / name

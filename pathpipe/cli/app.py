@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 import pathpipe
-from pathpipe.cli import chain_commands, demo, doctor, encoders, listing, plan, predict, store, view
+from pathpipe.cli import chain_commands, demo, doctor, encoders, listing, plan, predict, store, sweep, view
 from pathpipe.errors import ExitCode, PathpipeError
 
 app = typer.Typer(
@@ -49,6 +49,7 @@ demo.register(app)
 doctor.register(app)
 plan.register(app)
 chain_commands.register(app)
+sweep.register(app)
 predict.register(app)
 encoders.register(app)
 listing.register(app)

@@ -156,8 +156,9 @@ def heatmap(
     """
     asked = Request(source, out, config, print_config, quiet)
     if slide:
-        return run_stage("heatmap", asked, given, only=slide)
-    run_stage("explanations", asked, given, None, _show_explanations)
+        run_stage("heatmap", asked, given, only=slide)
+    else:
+        run_stage("explanations", asked, given, None, _show_explanations)
 
 
 @with_settings("execution")

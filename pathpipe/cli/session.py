@@ -106,12 +106,15 @@ def run_stage(
     given: Mapping[str, Mapping[str, Any]],
     only: Sequence[str] | None = None,
     show: Callable[[Run, RunSettings], None] | None = None,
-) -> None:
-    """Bring a run up to `stage` and exit with the code that says how it went.
+) -> tuple[Run, RunSettings]:
+    """Bring a run up to `stage`; exit with a code that says what went wrong, if anything did.
 
     Args:
         only: Slide ids the stage is limited to.
         show: Prints what the stage made, whatever the exit code; called when it is there and `--quiet` is not.
+
+    Returns:
+        The run, and the settings it is up to date with.
     """
     from pathpipe.cli.progress import Display
     from pathpipe.cli.tables import print_outcome
@@ -120,7 +123,8 @@ def run_stage(
     from pathpipe.execution.pipeline import bring_up_to_stage
 
     if is_follower():
-        return follow()
+        follow()
+        raise typer.Exit
     folder, source, settings = resolve(request, given)
     run = _open_run(folder, source)
     console = stderr_console()
@@ -145,6 +149,7 @@ def run_stage(
     code = outcome.exit_code(settings.execution.max_failures)
     if code is not ExitCode.DONE:
         raise typer.Exit(code)
+    return run, settings
 
 
 def _made(run: Run, stage: str, settings: RunSettings) -> bool:

@@ -109,7 +109,10 @@ def plane_scan(inputs: ScanInputs, width: int) -> Tensor:
         above = a.new_zeros(width, *a.shape)
         outputs = []
         for band in zip(*(values.split(rows * width) for values in (u, dt, b, c)), strict=True):
-            y, above = checkpoint(_band, *band, a, above, use_reentrant=False, preserve_rng_state=False)
+            if len(u) <= rows * width:
+                y, above = _band(*band, a, above)
+            else:
+                y, above = checkpoint(_band, *band, a, above, use_reentrant=False, preserve_rng_state=False)
             outputs.append(y)
         return torch.cat(outputs) + d * u
 

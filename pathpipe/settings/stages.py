@@ -10,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from pathpipe.settings.base import Settings, absolute
 from pathpipe.settings.heatmap import HeatmapSettings
 from pathpipe.settings.split import AuditSettings, SplitSettings
+from pathpipe.settings.sweep import SweepSettings
 from pathpipe.settings.tiles import TileSettings
 from pathpipe.settings.train import TrainSettings
 
@@ -163,7 +164,7 @@ class Execution(Settings):
     tiles_per_batch: int = Field(
         0, ge=0, description="Tiles per forward pass; halved where they don't fit (0: probed on a GPU, 64 on a CPU)"
     )
-    compile: bool = Field(False, description="Let torch.compile fuse the encoder, or the model that trains: slow to start")
+    compile: bool = Field(False, description="Let torch.compile fuse the encoder, or what trains: slow to start")
     channels_last: bool = Field(False, description="Memory order that convolutional encoders like")
     read_threads: int = Field(2, ge=1, description="Threads that read and decode the tiles of a slide")
     stage_dir: str | None = Field(
@@ -205,6 +206,7 @@ class RunSettings(Settings):
     split: SplitSettings = SplitSettings()
     audit: AuditSettings = AuditSettings()
     train: TrainSettings = TrainSettings()
+    sweep: SweepSettings = SweepSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     heatmap: HeatmapSettings = HeatmapSettings()
     execution: Execution = Execution()

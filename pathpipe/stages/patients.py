@@ -21,6 +21,7 @@ from pathpipe.tasks.labels import Label, known_labels
 from pathpipe.tasks.task import Task
 from pathpipe.training.fold import FoldData
 from pathpipe.training.loading import load_bags
+from pathpipe.training.splits import Splits
 
 POOL, COVARIATES = "pool-slides", "covariates"
 Values = Mapping[str, Mapping[str, str]]  # column -> patient_id -> text
@@ -121,8 +122,11 @@ def refuse_encoders(settings: RunSettings) -> None:
         )
 
 
-def prepare_fold(run: Run, settings: RunSettings, fold: int) -> Prepared:
+def prepare_fold(run: Run, settings: RunSettings, fold: int, splits: Splits | None = None) -> Prepared:
     """Bags, labels and fitted task of one fold.
+
+    Args:
+        splits: Other folds than the run's own, e.g. those inside one of them.
 
     Raises:
         CohortError: The fold can't teach the task.
@@ -131,7 +135,8 @@ def prepare_fold(run: Run, settings: RunSettings, fold: int) -> Prepared:
     labels = labels_of(run.cohort, settings.split.target)
     task = task_of(labels, settings)
     loaded = load_bags(feature_sets(run, settings), run.cohort.patients)
-    data = FoldData.of(read_splits(run, settings), fold, loaded.bags, labels, _class_columns(settings.split.target))
+    splits = splits or read_splits(run, settings)
+    data = FoldData.of(splits, fold, loaded.bags, labels, _class_columns(settings.split.target))
     try:
         task = task.fit([data.labels[patient] for patient in data.roles["train"]])
     except CohortError as error:

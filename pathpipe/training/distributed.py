@@ -119,7 +119,7 @@ def in_step() -> Iterator[None]:
 
 
 def dismiss() -> bool:
-    """The leader has no more to do; whether the others could be told. If not, torchrun ends them when this one fails."""
+    """The leader has no more to do; whether the others could be told. If not, torchrun ends them as this one fails."""
     if not _apart.is_set():
         joined_group().tell(None)
         dist.destroy_process_group()

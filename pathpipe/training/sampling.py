@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from pathpipe.errors import SettingsError
-from pathpipe.mil.bag import Bag, Bags, Labels
+from pathpipe.mil.bag import Bag, Bags
 from pathpipe.settings import TrainSettings
 
 T = TypeVar("T")
@@ -112,7 +112,7 @@ def classes_to_balance(kind: str, targets: Tensor) -> Tensor:
     Raises:
         SettingsError: The target has no classes.
     """
-    classes = Labels(kind, targets).classes
+    classes = targets if kind in ("classification", "ordinal") else None
     if classes is None:
         raise SettingsError(
             f"a target of kind {kind} has no classes to draw evenly from",

@@ -14,6 +14,7 @@ from pathpipe.errors import SettingsError
 from pathpipe.mil.bag import Bag
 from pathpipe.settings import TrainSettings
 from pathpipe.tasks.classification import ClassificationTask
+from pathpipe.training.distributed import Group
 from pathpipe.training.fit import Batch, Conditions, Fit, Part
 from pathpipe.training.sampling import Mixture
 from pathpipe.training.trainer import TrainedFold, train_fold
@@ -65,9 +66,9 @@ def test_monitor_chooses_the_epoch() -> None:
     by_loss, by_auroc = _trained(chosen), _trained({**chosen, "monitor": "auroc"})
     assert by_loss.history.equals(by_auroc.history)
     table = by_auroc.history
-    best = table[table["val_auroc"] == table["val_auroc"].max()]
-    assert by_auroc.best_epoch == int(best.loc[best["val_loss"].idxmin(), "epoch"])
-    assert by_loss.best_epoch == int(table.loc[table["val_loss"].idxmin(), "epoch"])
+    loss, auroc = table["val_loss"].to_numpy(), table["val_auroc"].to_numpy()
+    assert by_auroc.best_epoch == 1 + int(np.where(auroc == auroc.max(), loss, np.inf).argmin())
+    assert by_loss.best_epoch == 1 + int(loss.argmin())
 
 
 def test_monitor_that_is_unknown_or_undefined() -> None:
@@ -153,6 +154,14 @@ def test_mixup_changes_training_and_still_learns() -> None:
     probability = TASK.scores(trained.logits["test"])[:, 1].numpy()
     assert probability[truth == 1].min() > probability[truth == 0].max()
     assert _far(_trained({}), _trained({"mixup": 0.4})) > 1e-3
+
+
+def test_refuses_passes_that_cannot_be_shared_evenly() -> None:
+    part = Part([Bag(np.zeros((1, 2), np.float32))], torch.zeros(1, dtype=torch.int64))
+    how = Conditions(group=Group(1, 2))
+    Fit.of(part, TASK, TrainSettings(accumulate=4), 0, torch.device("cpu"), how)
+    with pytest.raises(SettingsError, match=r"3 passes .* by 2 processes .*--accumulate 2"):
+        Fit.of(part, TASK, TrainSettings(accumulate=3), 0, torch.device("cpu"), how)
 
 
 @pytest.mark.parametrize(

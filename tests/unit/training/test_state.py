@@ -91,5 +91,8 @@ def test_saves_from_time_to_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     file, calls = StateFile(tmp_path / "s", "f", every_s=30), []
     for second in range(0, 100, 10):
         now[0] = 100.0 + second
-        file.save(lambda: calls.append(now[0]) or {})
+        before = file.path.stat().st_mtime_ns if file.path.exists() else 0
+        file.save(lambda: {"at": now[0]})
+        if file.path.exists() and file.path.stat().st_mtime_ns != before:
+            calls.append(now[0])
     assert calls == [130.0, 160.0, 190.0]

@@ -1,0 +1,39 @@
+"""Numbers, intervals and names as people read them."""
+
+from __future__ import annotations
+
+import math
+
+from pathpipe.evaluation.bootstrap import Interval
+
+DASH = "–"
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number for people; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return DASH
+    return f"{value:,.{digits}f}"
+
+
+def interval_text(value: Interval | None) -> str:
+    """`0.812 to 0.934`."""
+    if value is None or not math.isfinite(value.low):
+        return DASH
+    return f"{value.low:.3f} to {value.high:.3f}"
+
+
+def counted(count: int, one: str, many: str | None = None) -> str:
+    """`1 slide`, `1,000 slides`."""
+    return f"{count:,} {one if count == 1 else many or one + 's'}"
+
+
+def duration(seconds: float) -> str:
+    """`12 s`, `3 min 20 s`, `2 h 05 min`."""
+    if seconds < 99.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes:02d} min"
