@@ -12,6 +12,7 @@ import yaml
 
 from pathpipe.errors import CohortError, PathpipeError, SettingsError
 from pathpipe.fingerprint import fingerprint
+from pathpipe.lease import Lease
 from pathpipe.publish import publish_text
 from pathpipe.registry import suggest
 from pathpipe.run import Run
@@ -75,7 +76,7 @@ def run_sweep(run: Run, settings: RunSettings, heard: Callable[[Tried], None]) -
 
     Raises:
         MissingError: Optuna is not installed.
-        SettingsError: Nothing is varied, or the task has no such metric.
+        SettingsError: Nothing is varied, the task has no such metric, or another command is at it.
         CohortError: A fold can't be trained on.
     """
     from pathpipe.training.search import open_study, propose
@@ -86,11 +87,15 @@ def run_sweep(run: Run, settings: RunSettings, heard: Callable[[Tried], None]) -
     rounds = _rounds(run, settings)
     objective = _objective(settings, rounds[0])
     folder = run.sweep(_name(settings, objective))
-    study = open_study(folder / JOURNAL, folder.name, sweep, objective != "loss")
-    while len(_finished(study)) < sweep.trials:
-        trial, values = propose(study, sweep, settings.train.model_dump(mode="json"))
-        heard(_try(study, trial, values, rounds, objective, settings))
-    trials = tuple(_finished(study))
+    lease = Lease.acquire(run.lease("sweep", folder.name))
+    if lease is None:
+        raise SettingsError("another command works on this study", where=str(folder), hint="wait for it")
+    with lease:
+        study = open_study(folder / JOURNAL, folder.name, sweep, objective != "loss")
+        while (done := len(_finished(study))) < sweep.trials:
+            trial, values = propose(study, sweep, settings.train.model_dump(mode="json"), done)
+            heard(_try(study, trial, values, rounds, objective, settings))
+        trials = tuple(_finished(study))
     complete = [one for one in trials if one.state == "complete" and one.value is not None]
     best = None
     if complete:
@@ -161,7 +166,6 @@ def _try(
     from pathpipe.training.trainer import train_fold
 
     keep_freed_memory()
-    trial.set_user_attr("train", values)
     device = pick_device(settings.execution.device)
     found: list[float] = []
     try:
@@ -174,12 +178,13 @@ def _try(
                 found.append(_scored(trained, one, objective))
             trial.report(sum(found) / len(found), number)
             if number + 1 < len(rounds) and trial.should_prune():
-                study.tell(trial, state=_states().PRUNED)
-                return _tried(study.trials[trial.number])
-        study.tell(trial, sum(found) / len(found))
+                _end(study, trial, values, state=_states().PRUNED)
+                break
+        else:
+            _end(study, trial, values, sum(found) / len(found))
     except PathpipeError as error:
         trial.set_user_attr("reason", error.reason)
-        study.tell(trial, state=_states().FAIL)
+        _end(study, trial, values, state=_states().FAIL)
     return _tried(study.trials[trial.number])
 
 
@@ -208,6 +213,11 @@ def _scored(trained: TrainedFold, one: _Round, objective: str) -> float:
             hint="compare by `--objective loss`, or use a larger --val-fraction",
         )
     return value
+
+
+def _end(study: Any, trial: Any, values: dict[str, Any], value: float | None = None, state: Any = None) -> None:
+    trial.set_user_attr("train", values)  # what a killed candidate lacks: it doesn't count as one
+    study.tell(trial, value, state=state)
 
 
 def _states() -> Any:

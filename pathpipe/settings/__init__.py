@@ -1,13 +1,13 @@
 """The settings of every stage: one field is one YAML key and one command-line option."""
 
 from pathpipe.settings.base import Layer, Settings, merge, read_yaml, to_yaml
+from pathpipe.settings.evaluate import EvaluateSettings
 from pathpipe.settings.heatmap import HeatmapSettings
 from pathpipe.settings.split import AuditSettings, SplitSettings
 from pathpipe.settings.stages import (
     ENCODER_FILE_KINDS,
     PLACES,
     EmbedSettings,
-    EvaluateSettings,
     Execution,
     ExtractSettings,
     RunSettings,

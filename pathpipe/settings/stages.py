@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from pathpipe.settings.base import Settings, absolute
+from pathpipe.settings.evaluate import EvaluateSettings
 from pathpipe.settings.heatmap import HeatmapSettings
 from pathpipe.settings.split import AuditSettings, SplitSettings
 from pathpipe.settings.sweep import SweepSettings
@@ -133,14 +134,6 @@ class EmbedSettings(Settings):
     """One vector a slide."""
 
     slide_encoder: str = Field("mean", description="Slide encoder (`pathpipe slide-encoders` lists them)")
-
-
-class EvaluateSettings(Settings):
-    """Metrics with intervals."""
-
-    bootstrap: int = Field(2000, ge=100, description="Bootstrap draws over patients")
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the intervals")
-    seed: int = Field(0, ge=0, description="Seed of the bootstrap")
 
 
 class Execution(Settings):

@@ -33,8 +33,8 @@ def import_optuna() -> Any:
 def open_study(path: Path, name: str, settings: SweepSettings, maximise: bool) -> Any:
     """The study of that name in a journal file; made when it isn't there.
 
-    What one candidate is depends on the sweep's seed, its number and the results before it: a study that was cut off
-    goes on to the same candidates.
+    What one candidate is depends on the sweep's seed, how many are finished and their results: a study that was cut
+    off goes on to the same candidates.
     """
     optuna = import_optuna()
     from optuna.storages import JournalStorage
@@ -53,17 +53,17 @@ def open_study(path: Path, name: str, settings: SweepSettings, maximise: bool) -
     return study
 
 
-def propose(study: Any, settings: SweepSettings, base: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+def propose(study: Any, settings: SweepSettings, base: Mapping[str, Any], number: int) -> tuple[Any, dict[str, Any]]:
     """The next candidate.
 
     Args:
+        number: How many are finished.
         base: Values of `train` that the candidate changes.
 
     Returns:
         Optuna's trial, and the values of `train` with its changes.
     """
     optuna = import_optuna()
-    number = len(study.get_trials(deepcopy=False))
     study.sampler = optuna.samplers.TPESampler(seed=settings.seed + number, multivariate=False)
     trial = study.ask()
     values: dict[str, Any] = {key: dict(value) if isinstance(value, dict) else value for key, value in base.items()}

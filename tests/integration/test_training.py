@@ -77,7 +77,7 @@ def test_killed_in_the_middle_of_training(pathpipe: Call, extracted: Path, tmp_p
 
 
 def test_folds_side_by_side_and_logs_change_nothing(pathpipe: Call, extracted: Path, tmp_path: Path) -> None:
-    made = []
+    made: list[dict[str, str]] = []
     for options in (("--workers", 1), ("--workers", 2, "--log", "tensorboard")):
         run = _copy(extracted, tmp_path, f"{len(made)}")
         pathpipe("train", run, *FOLDS, "--epochs", "3", *options)
@@ -104,3 +104,18 @@ def test_torchrun_shares_a_fold(pathpipe: Call, extracted: Path, tmp_path: Path)
     assert process.returncode == 0, said
     np.testing.assert_allclose(_logits(shared), _logits(whole), rtol=1e-4, atol=1e-5)
     assert said.count("train fold-0-seed-0 done") == 1
+
+
+def test_sweep_leaves_settings_that_train_and_no_prediction_of_a_test_patient(
+    pathpipe: Call, extracted: Path, tmp_path: Path
+) -> None:
+    run = _copy(extracted, tmp_path, "swept")
+    space = ("--models", "abmil", "--models", "mean", "--space", "lr={low: 1.0e-4, high: 1.0e-2, log: true}")
+    done = pathpipe("sweep", run, *FOLDS, "--epochs", "2", "--trials", "2", *space)
+    header, *rows = done.stdout.splitlines()
+    assert header.split("\t")[:3] == ["trial", "state", "auroc"] and len(rows) == 2
+    assert not (run / "train").exists() and not list(run.rglob("predictions*.csv"))
+    best = next((run / "sweeps").glob("*/best.yaml"))
+    assert f"--config {best}" in done.stderr
+    printed = pathpipe("train", run, "--config", best, "--print-config").stdout
+    assert f"# {best}" in printed and "epochs: 2" in printed
