@@ -51,6 +51,7 @@ $(PEERS)/.ready: benchmarks/peers.txt benchmarks/peers-alone.txt | $(READY)
 
 bench-peers: $(PEERS)/.ready
 	OMP_NUM_THREADS=1 $(PEERS)/bin/python benchmarks/reading.py
+	$(PEERS)/bin/python benchmarks/mil_training.py
 	$(PEERS)/bin/python benchmarks/tiling.py --draw docs/images/tiling_peers.jpg
 	$(BIN)/python benchmarks/drift.py
 

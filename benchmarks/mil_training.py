@@ -2,7 +2,7 @@
 
     .venv-peers/bin/python benchmarks/mil_training.py [--device cuda] [--bags short long] [--peak]
 
-All train the same network (D -> 512, ReLU, dropout, gated attention of 128, 2 classes) on the same made-up float16 bags,
+All train the same network (D -> 512, ReLU, dropout, gated attention of 128, 2 classes) on the same float16 noise,
 with a step of AdamW every `--batch-size` bags, and take turns: times are ratios to the loop, medians of rounds.
 `--peak` trains one bag of 200,000 x 1024 in a process of its own and prints its largest resident memory.
 """
@@ -119,7 +119,8 @@ def compare(kind: str, batch: int, device: str, rounds: int, compiled: bool) -> 
     """One row of the table."""
     low, high, count = KINDS[kind]
     rng = np.random.default_rng(0)
-    bags = [Bag(rng.standard_normal((int(n), DIM), np.float32).astype(np.float16)) for n in rng.integers(low, high, count)]
+    lengths = rng.integers(low, high, count)
+    bags = [Bag(rng.standard_normal((int(length), DIM), np.float32).astype(np.float16)) for length in lengths]
     classes = torch.arange(count) % 2
     epochs = {
         "loop": loop_of(bags, classes, batch, device),

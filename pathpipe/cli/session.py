@@ -118,9 +118,9 @@ def run_stage(
     """
     from pathpipe.cli.progress import Display
     from pathpipe.cli.tables import print_outcome
-    from pathpipe.execution.bottleneck import describe_time
-    from pathpipe.execution.follow import follow, is_follower, leading
+        from pathpipe.execution.follow import follow, is_follower, leading
     from pathpipe.execution.pipeline import bring_up_to_stage
+    from pathpipe.stages.bottleneck import describe_time
 
     if is_follower():
         follow()
@@ -141,7 +141,8 @@ def run_stage(
         run.save_settings(settings)
     if not request.quiet or outcome.of("failed", "stale"):
         print_outcome(outcome, console)
-    spent = describe_time(outcome.receipts.get("extract", {}).values(), settings.execution)
+    encoded = outcome.receipts.get("extract", {}).values()
+    spent = describe_time([(one.spent, one.counts.get("tiles", 0)) for one in encoded], settings.execution)
     if spent and not request.quiet:
         console.print(spent, highlight=False, soft_wrap=True)
     if show is not None and not request.quiet and _made(run, stage, settings):

@@ -54,3 +54,17 @@ def reliability(positive: Bools, score: Floats, bins: int = 5) -> Curve:
         [float(positive[part].mean()) for part in parts],
         [len(part) for part in parts],
     )
+
+
+def scatter(predicted: Floats, truth: Floats, bins: int = 5) -> dict[str, Curve]:
+    """Of numbers: `scatter`, a point a patient; `calibration`, mean prediction and truth in bins of equally many."""
+    order = np.argsort(predicted, kind="stable")
+    parts = [part for part in np.array_split(order, min(bins, len(order))) if len(part)]
+    return {
+        "scatter": Curve(predicted[order].tolist(), truth[order].tolist()),
+        "calibration": Curve(
+            [float(predicted[part].mean()) for part in parts],
+            [float(truth[part].mean()) for part in parts],
+            [len(part) for part in parts],
+        ),
+    }

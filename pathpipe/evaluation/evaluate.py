@@ -1,176 +1,191 @@
-"""Evaluate: predictions of one model into a table of numbers with intervals, pooled over folds and by fold."""
+"""Evaluate: predictions of one model into numbers with intervals, over all folds, by fold, by class and by subgroup."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import fmean, stdev
 
 import numpy as np
-import numpy.typing as npt
 
-from pathpipe.errors import StoreError
 from pathpipe.evaluation import metrics
-from pathpipe.evaluation.bootstrap import Interval, draw_weights, interval
-from pathpipe.evaluation.curves import Curve, precision_recall, reliability, roc
-from pathpipe.evaluation.predictions import Pool, Predictions
+from pathpipe.evaluation.arrays import ones
+from pathpipe.evaluation.bootstrap import Counts, Interval, draw_weights
+from pathpipe.evaluation.curves import Curve, precision_recall, reliability, roc, scatter
+from pathpipe.evaluation.decision import decision_curve
+from pathpipe.evaluation.evaluation import Decision, Evaluation, FoldMean, RiskGroups
+from pathpipe.evaluation.measures import Measure, one_against_rest
+from pathpipe.evaluation.predictions import Predictions
+from pathpipe.evaluation.recalibrated import calibrate
+from pathpipe.evaluation.subgroups import FEW, subgroups
+from pathpipe.evaluation.survival.measures import Horizon
+from pathpipe.evaluation.survival.risk_groups import risk_groups
+from pathpipe.evaluation.unseen import OF_SEVERAL_FOLDS, Unseen, unseen_patients
 from pathpipe.settings import EvaluateSettings
 
-Floats = npt.NDArray[np.float64]
-FEW = 5  # patients of a class below which a percentile interval visibly covers too little
+DECISION_THRESHOLDS = tuple(round(0.02 * step, 2) for step in range(1, 50))
+ONE_SCALE = (
+    "risks of different folds come from different models, which needn't agree on a scale: only what is compared within "
+    "folds says how well a model orders patients"
+)
 
 
 @dataclass(frozen=True)
-class Evaluation:
-    """What is known of a model.
+class Surroundings:
+    """What an evaluation takes beside predictions.
 
     Attributes:
-        classes: In the order of the confusion matrix.
-        patients: Patients of each class, by name.
-        metrics: Name -> number with interval, pooled over the test folds, by patient.
-        folds: Fold -> metric -> value on that fold's test patients.
-        confusion: Rows are truth, columns are predictions.
-        thresholds: Fold -> probability of class 1 above which it is predicted; chosen on that fold's validation
-            patients. Empty for more than two classes, where the largest probability decides.
-        curves: `roc`, `precision-recall` and `reliability` of class 1; of more than two classes `roc of <class>` and
-            so on, each class against the rest. None of a class that is absent.
-        notes: What a reader must know.
-        kind: Of the target. Without classes there is no confusion and there are no curves.
+        horizon: Of the training patients of a survival target; without it there is Harrell's C alone.
+        columns: Cohort column -> patient_id -> value, to measure the groups of.
     """
 
-    classes: tuple[str, ...]
-    patients: dict[str, int]
-    metrics: dict[str, Interval]
-    folds: dict[int, dict[str, float]]
-    confusion: list[list[int]]
-    thresholds: dict[int, float]
-    curves: dict[str, Curve]
-    notes: tuple[str, ...] = field(default_factory=tuple)
-    kind: str = "classification"
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able form; numbers that are undefined become null."""
-        return _nullable(asdict(self))
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Evaluation:
-        """Inverse of `to_dict`."""
-        return cls(
-            classes=tuple(value["classes"]),
-            patients=value["patients"],
-            metrics={name: _interval(one) for name, one in value["metrics"].items()},
-            folds={
-                int(fold): {name: math.nan if one is None else one for name, one in row.items()}
-                for fold, row in value["folds"].items()
-            },
-            confusion=value["confusion"],
-            thresholds={int(fold): one for fold, one in value["thresholds"].items()},
-            curves={name: Curve(**one) for name, one in value["curves"].items()},
-            notes=tuple(value["notes"]),
-            kind=value["kind"],
-        )
+    horizon: Horizon | None = None
+    columns: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
-def evaluate_predictions(predictions: Predictions, settings: EvaluateSettings) -> Evaluation:
-    """Measure a model on the patients it never saw.
+def evaluate_predictions(
+    predictions: Predictions, settings: EvaluateSettings, around: Surroundings | None = None
+) -> Evaluation:
+    """Measure a model on the patients it never saw, each counted once.
 
-    Every patient is tested once; the folds' test patients are pooled. Classes are predicted by a threshold chosen on
-    each fold's validation patients (Youden), never on test.
+    Classes are called by thresholds chosen on each fold's validation patients, never on test.
 
     Raises:
         StoreError: No patient was tested.
     """
-    val, test = predictions.pooled("val"), predictions.pooled("test")
-    if not test.patients:
-        raise StoreError("there is no test patient to measure", hint="the column `role` says who was tested")
-    predicted, thresholds, notes = _predict(val, test)
-    weights = draw_weights(test.targets, settings.bootstrap, settings.seed)
-    numbers = {
-        name: interval(metric, weights, settings.confidence) for name, metric in _metrics(test, predicted).items()
-    }
-    counts = np.bincount(test.targets, minlength=len(test.classes))
-    by_fold = {}
-    for fold in np.unique(test.folds):
-        rows = test.folds == fold
-        part, ones = test.take(rows), np.ones((1, int(rows.sum())))
-        by_fold[int(fold)] = {name: float(m(ones)[0]) for name, m in _metrics(part, predicted[rows]).items()}
+    around = around or Surroundings()
+    tested, chosen = unseen_patients(predictions, settings, around.horizon)
+    weights = draw_weights(tested.strata, settings.bootstrap, settings.seed)
+    notes = [*_few(tested), *chosen.notes]
+    groups = None
+    if tested.kind == "survival":
+        groups, more = _risk_groups(predictions, tested, settings)
+        notes += [*([ONE_SCALE] if len(np.unique(tested.folds)) > 1 else []), *more]
+    classes = tested.kind == "classification"
+    gauge = partial(measure_all, weights=weights, strata=tested.strata, settings=settings)
+    folds = {int(fold): tested.take(tested.folds == fold) for fold in np.unique(tested.folds)}
+    by_fold = {fold: _values(part) for fold, part in folds.items()}
     return Evaluation(
-        classes=test.classes,
-        patients={name: int(count) for name, count in zip(test.classes, counts, strict=True)},
-        metrics=numbers,
+        kind=tested.kind,
+        classes=tested.classes,
+        patients=tested.counts,
+        metrics=gauge(tested.measures()),
         folds=by_fold,
-        confusion=metrics.confusion(test.targets, predicted, len(test.classes)).tolist(),
-        thresholds=thresholds,
-        curves=_curves(test),
-        notes=(*_few(test.classes, counts), *notes),
+        fold_patients={fold: len(part.patients) for fold, part in folds.items()},
+        fold_means=_means(by_fold.values()),
+        confusion=_confusion(tested),
+        thresholds=dict(chosen.thresholds),
+        curves=_curves(tested),
+        by_class=_by_class(tested, settings, weights),
+        calibration=calibrate(predictions, gauge, settings.confidence) if classes else None,
+        decisions=_decisions(tested, settings, weights) if classes else {},
+        risk_groups=groups,
+        subgroups=subgroups(tested, around.columns, partial(_of_part, settings=settings)),
+        notes=tuple(notes),
     )
 
 
-def _few(classes: tuple[str, ...], counts: npt.NDArray[np.intp]) -> list[str]:
+def measure_all(
+    named: Mapping[str, Measure], weights: Counts, strata: np.ndarray, settings: EvaluateSettings
+) -> dict[str, Interval]:
+    """Every measure on all patients, with its interval."""
+    return {name: one.interval(weights, settings.confidence, settings.interval, strata) for name, one in named.items()}
+
+
+def _of_part(part: Unseen, names: tuple[str, ...], settings: EvaluateSettings) -> dict[str, Interval]:
+    weights = draw_weights(part.strata, settings.bootstrap, settings.seed)
+    named = part.measures()
+    return measure_all({name: named[name] for name in names if name in named}, weights, part.strata, settings)
+
+
+def _few(tested: Unseen) -> list[str]:
     """Warnings of classes too small to say much about."""
     notes = []
-    for name, count in zip(classes, counts, strict=True):
-        if count == 0:
-            notes.append(f"no test patient is `{name}`: numbers that need one are undefined")
-        elif count < FEW:
-            many = "patients are" if count > 1 else "patient is"
-            notes.append(f"only {count} test {many} `{name}`: the intervals are narrower than the truth")
+    for name, count in tested.counts.items():
+        patients = "test patient is" if count == 1 else "test patients are"
+        what = {"event": "seen to have the event", "censored": "censored"}.get(name, f"`{name}`")
+        if tested.kind == "regression":
+            patients, what = patients.rpartition(" ")[0], "there"
+        if count == 0 and (tested.kind, name) != ("survival", "censored"):
+            notes.append(f"no test patient is {what}: numbers that need one are undefined")
+        elif 0 < count < FEW and name != "censored":
+            notes.append(f"only {count} {patients} {what}: the intervals are narrower than the truth")
     return notes
 
 
-def _predict(val: Pool, test: Pool) -> tuple[npt.NDArray[np.int64], dict[int, float], list[str]]:
-    if len(test.classes) > 2:
-        return test.probabilities.argmax(axis=1).astype(np.int64), {}, []
-    thresholds, notes = {}, []
-    predicted = np.zeros(len(test.targets), np.int64)
-    for fold in np.unique(test.folds):
-        of_val, of_test = val.folds == fold, test.folds == fold
-        threshold = metrics.youden_threshold(val.targets[of_val], val.probabilities[of_val, 1])
-        if threshold is None:
-            threshold = 0.5
-            notes.append(f"fold {fold}: its validation patients lack a class, so the threshold is 0.5")
-        thresholds[int(fold)] = threshold
-        predicted[of_test] = test.probabilities[of_test, 1] > threshold
-    return predicted, thresholds, notes
+def _risk_groups(
+    predictions: Predictions, tested: Unseen, settings: EvaluateSettings
+) -> tuple[RiskGroups, tuple[str, ...]]:
+    times = tested.horizon.times if tested.horizon else np.array(settings.horizons, np.float64)
+    return risk_groups(predictions, tested.timed(), times, settings.confidence)
 
 
-def _metrics(pool: Pool, predicted: npt.NDArray[np.int64]) -> dict[str, Any]:
-    targets, probabilities, classes = pool.targets, pool.probabilities, len(pool.classes)
-    named = {
-        "AUROC": lambda w: metrics.auroc(targets, probabilities, w),
-        "AUPRC": lambda w: metrics.auprc(targets, probabilities, w),
-        "accuracy": lambda w: metrics.accuracy(targets, predicted, w),
-        "balanced accuracy": lambda w: metrics.balanced_accuracy(targets, predicted, w, classes),
-        "F1 (macro)": lambda w: metrics.f1_macro(targets, predicted, w, classes),
-        "Brier score": lambda w: metrics.brier(targets, probabilities, w),
-        "log loss": lambda w: metrics.log_loss(targets, probabilities, w),
+def _values(part: Unseen) -> dict[str, float]:
+    whole = ones(len(part.patients))
+    return {name: float(one(whole)[0]) for name, one in part.measures().items() if name not in OF_SEVERAL_FOLDS}
+
+
+def _means(folds: Iterable[Mapping[str, float]]) -> dict[str, FoldMean]:
+    rows = list(folds)
+    means = {}
+    for name in rows[0]:
+        known = [row[name] for row in rows if math.isfinite(row[name])]
+        spread = stdev(known) if len(known) > 1 else math.nan
+        means[name] = FoldMean(fmean(known) if known else math.nan, spread, len(known))
+    return means
+
+
+def _confusion(tested: Unseen) -> list[list[int]]:
+    if not tested.classes:
+        return []
+    found = metrics.confusion(tested.whole("targets"), tested.whole("predicted"), len(tested.classes))
+    return [[int(count) for count in row] for row in found]
+
+
+def _by_class(tested: Unseen, settings: EvaluateSettings, weights: Counts) -> dict[str, dict[str, Interval]]:
+    if tested.kind != "classification" or len(tested.classes) == 2:
+        return {}
+    arrays = tested.whole("targets"), tested.of("probabilities"), tested.whole("predicted")
+    return {
+        name: measure_all(one_against_rest(*arrays, index), weights, tested.strata, settings)
+        for index, name in enumerate(tested.classes)
     }
-    if classes == 2:
-        named["sensitivity"] = lambda w: metrics.recalls(targets, predicted, w, 2)[:, 1]
-        named["specificity"] = lambda w: metrics.recalls(targets, predicted, w, 2)[:, 0]
-    return named
 
 
-def _curves(pool: Pool) -> dict[str, Curve]:
-    binary = len(pool.classes) == 2
+def _decisions(tested: Unseen, settings: EvaluateSettings, weights: Counts) -> dict[str, Decision]:
+    targets, probabilities = tested.whole("targets"), tested.of("probabilities")
+    at = np.array(DECISION_THRESHOLDS)
+    found = {}
+    for index in [1] if len(tested.classes) == 2 else range(len(tested.classes)):
+        positive = (targets == index).astype(np.int64)
+        curve = decision_curve(positive, probabilities[:, index], at, weights, settings.confidence)
+        found[tested.classes[index]] = Decision(
+            thresholds=at.tolist(),
+            model=curve.model.value.tolist(),
+            model_low=curve.model.low.tolist(),
+            model_high=curve.model.high.tolist(),
+            everyone=curve.everyone.value.tolist(),
+            gain=curve.gain.value.tolist(),
+            gain_low=curve.gain.low.tolist(),
+            gain_high=curve.gain.high.tolist(),
+            note=curve.note,
+        )
+    return found
+
+
+def _curves(tested: Unseen) -> dict[str, Curve]:
+    if tested.kind == "regression":
+        return scatter(tested.of("predicted"), tested.of("targets"))
+    if tested.kind != "classification":
+        return {}
+    targets, probabilities, binary = tested.whole("targets"), tested.of("probabilities"), len(tested.classes) == 2
     curves = {}
-    for index in [1] if binary else range(len(pool.classes)):
-        name, positive, score = pool.classes[index], pool.targets == index, pool.probabilities[:, index]
+    for index in [1] if binary else range(len(tested.classes)):
+        name, positive, score = tested.classes[index], targets == index, probabilities[:, index]
         if positive.all() or not positive.any():
             continue
         for kind, draw in (("roc", roc), ("precision-recall", precision_recall), ("reliability", reliability)):
             curves[kind if binary else f"{kind} of {name}"] = draw(positive, score)
     return curves
-
-
-def _interval(value: dict[str, Any]) -> Interval:
-    numbers = [math.nan if value[key] is None else float(value[key]) for key in ("value", "low", "high")]
-    return Interval(numbers[0], numbers[1], numbers[2], draws=value["draws"], note=value["note"])
-
-
-def _nullable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {str(key): _nullable(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_nullable(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

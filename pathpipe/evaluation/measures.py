@@ -10,8 +10,6 @@ import numpy as np
 from pathpipe.evaluation import calibration, metrics, regression, thresholds
 from pathpipe.evaluation.arrays import Bools, Floats, Ints, same_length
 from pathpipe.evaluation.bootstrap import Counts, Interval, Method, Metric, interval
-from pathpipe.evaluation.survival import concordance, dynamic
-from pathpipe.evaluation.survival.censoring import Censoring
 
 BINS = 10
 
@@ -76,8 +74,8 @@ def classification(targets: Ints, probabilities: Floats, predicted: Ints) -> dic
         called = predicted == 1
         slope = "a class is absent, the scores are constant, or they separate the classes without a mistake"
         named |= {
-            "sensitivity": Measure(partial(thresholds.sensitivity, targets, called), "no patient is positive"),
-            "specificity": Measure(partial(thresholds.specificity, targets, called), "no patient is negative"),
+            **_called(targets, called),
+            "F1": Measure(partial(metrics.f1_of, targets, predicted, index=1), "no patient is, or is called, positive"),
             "calibration intercept": Measure(
                 partial(calibration.calibration_intercept, targets, score), absent, higher_is_better=None
             ),
@@ -86,6 +84,32 @@ def classification(targets: Ints, probabilities: Floats, predicted: Ints) -> dic
             ),
         }
     return named
+
+
+def _called(positive: Ints, called: Bools) -> dict[str, Measure]:
+    """Shares at a threshold; predictive values hold at these patients' share of positive ones."""
+    return {
+        "sensitivity": Measure(partial(thresholds.sensitivity, positive, called), "no patient is positive"),
+        "specificity": Measure(partial(thresholds.specificity, positive, called), "no patient is negative"),
+        "PPV": Measure(
+            lambda weights: thresholds.predictive_values(positive, called, weights)[0], "no patient is called positive"
+        ),
+        "NPV": Measure(
+            lambda weights: thresholds.predictive_values(positive, called, weights)[1], "no patient is called negative"
+        ),
+    }
+
+
+def one_against_rest(targets: Ints, probabilities: Floats, predicted: Ints, index: int) -> dict[str, Measure]:
+    """Measures of one of several classes against all others."""
+    positive, absent = (targets == index).astype(np.int64), "the class, or every other, is absent"
+    pair = np.stack([1 - probabilities[:, index], probabilities[:, index]], axis=1)
+    return {
+        "AUROC": Measure(partial(metrics.auroc, positive, pair), absent),
+        "AUPRC": Measure(partial(metrics.auprc, positive, pair), "the class is absent"),
+        **_called(positive, predicted == index),
+        "F1": Measure(partial(metrics.f1_of, targets, predicted, index=index), "no patient is, or is called, of it"),
+    }
 
 
 def ordinal(targets: Ints, probabilities: Floats, predicted: Ints) -> dict[str, Measure]:
@@ -130,57 +154,13 @@ def measured(targets: Floats, predicted: Floats) -> dict[str, Measure]:
         "R2": Measure(partial(regression.r_squared, targets, predicted), "the truth is constant"),
         "Pearson": Measure(partial(regression.pearson, targets, predicted), constant),
         "Spearman": Measure(partial(regression.spearman, targets, predicted), constant),
-    }
-
-
-@dataclass(frozen=True)
-class Horizon:
-    """What measures of survival ask of censoring and time.
-
-    Attributes:
-        censoring: Of the training patients.
-        tau: Uno's C counts events before it.
-        times: (T,) rising, at which AUC and Brier score are taken.
-    """
-
-    censoring: Censoring
-    tau: float
-    times: Floats
-
-
-def survival(
-    time: Floats, event: Bools, risk: Floats, horizon: Horizon, predicted: Floats | None = None
-) -> dict[str, Measure]:
-    """Measures of a time that may be censored.
-
-    Args:
-        time: (P,).
-        event: (P,) true where the event was seen.
-        risk: (P,) higher means an earlier event.
-        predicted: (P, T) survival at the horizon's times; without it there is no Brier score.
-    """
-    same_length(time=time, event=event, risk=risk)
-    among, times, tau = horizon.censoring, horizon.times, horizon.tau
-    pairs = concordance.why_undefined(time, event)
-    weighted = concordance.why_undefined(time, event, among, tau)
-    moments = dynamic.why_undefined(time, event, among, times) if len(time) else pairs
-    in_draws = "no two patients can be compared"
-    named = {
-        "C-index (Harrell)": Measure(partial(concordance.harrell, time, event, risk), pairs or in_draws),
-        "C-index (Uno)": Measure(
-            partial(concordance.uno, time, event, risk, censoring=among, tau=tau), weighted or in_draws
+        "calibration slope": Measure(
+            partial(regression.calibration_slope, targets, predicted), constant, higher_is_better=None
         ),
-        "mean dynamic AUC": Measure(
-            partial(dynamic.mean_dynamic_auc, time, event, risk, censoring=among, times=times), moments or in_draws
+        "calibration intercept": Measure(
+            partial(regression.calibration_intercept, targets, predicted), constant, higher_is_better=None
         ),
     }
-    if predicted is not None and len(times) > 1:
-        named["integrated Brier score"] = Measure(
-            partial(dynamic.integrated_brier, time, event, predicted, censoring=among, times=times),
-            moments or "there is no patient",
-            False,
-        )
-    return named
 
 
 def _constant(targets: Floats, predicted: Floats) -> str:

@@ -93,13 +93,15 @@ def balanced_accuracy(targets: Ints, predicted: Ints, weights: Floats, classes: 
 
 
 def f1_macro(targets: Ints, predicted: Ints, weights: Floats, classes: int) -> Floats:
-    """Mean over classes of 2 TP / (2 TP + FP + FN); a class neither true nor predicted counts as NaN."""
-    columns = []
-    for c in range(classes):
-        hit = weights @ ((targets == c) & (predicted == c))
-        total = weights @ (targets == c).astype(float) + weights @ (predicted == c).astype(float)
-        columns.append(ratio(2 * hit, total))
-    return np.asarray(np.mean(columns, axis=0))
+    """Mean over classes of `f1_of`; a class neither true nor predicted makes it NaN."""
+    return np.asarray(np.mean([f1_of(targets, predicted, weights, c) for c in range(classes)], axis=0))
+
+
+def f1_of(targets: Ints, predicted: Ints, weights: Floats, index: int) -> Floats:
+    """2 TP / (2 TP + FP + FN) of one class; NaN when it is neither true nor predicted."""
+    hit = weights @ ((targets == index) & (predicted == index))
+    total = weights @ (targets == index).astype(float) + weights @ (predicted == index).astype(float)
+    return ratio(2 * hit, total)
 
 
 def brier(targets: Ints, probabilities: Floats, weights: Floats) -> Floats:

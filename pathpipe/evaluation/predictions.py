@@ -127,6 +127,18 @@ class Predictions:
             rows = rows.assign(fold=rows.groupby("patient_id")["fold"].transform("min"))
         return rows.groupby(["fold", "patient_id", *truth], sort=True)[columns].mean().reset_index()
 
+    def speaking(self) -> dict[int, tuple[int, ...]]:
+        """Fold -> the folds whose models speak of the patients that are counted in it; itself, if each is tested once.
+
+        Their validation patients are those by which something may be decided for them.
+        """
+        test = self.table[self.table["role"] == "test"]
+        first = test.groupby("patient_id")["fold"].transform("min")
+        return {
+            int(str(fold)): tuple(sorted({int(one) for one in rows["fold"]}))
+            for fold, rows in test.groupby(first, sort=True)
+        }
+
     def pooled(self, role: str) -> Pool:
         """Classes or grades of patients, averaged.
 

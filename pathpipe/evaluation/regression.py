@@ -54,6 +54,27 @@ def spearman(targets: Floats, predicted: Floats, weights: Floats) -> Floats:
     return _correlation(ranks(targets, weights) / patients, ranks(predicted, weights) / patients, weights)
 
 
+def calibration_slope(targets: Floats, predicted: Floats, weights: Floats) -> Floats:
+    """Slope of the least-squares line of the truth over the prediction; 1 is right, below 1 predictions spread too far.
+
+    NaN where the prediction is constant.
+    """
+    return _line(targets, predicted, weights)[0]
+
+
+def calibration_intercept(targets: Floats, predicted: Floats, weights: Floats) -> Floats:
+    """Where that line meets a prediction of 0, in the target's unit; 0 is right."""
+    return _line(targets, predicted, weights)[1]
+
+
+def _line(targets: Floats, predicted: Floats, weights: Floats) -> tuple[Floats, Floats]:
+    weights = same_weights(weights, same_length(targets=targets, predicted=predicted))
+    scale = _scale(predicted)
+    x = _centred(np.broadcast_to(predicted / scale, weights.shape), weights)
+    slope = ratio((weights * x) @ targets, _sum_of_squares(x, weights)) / scale
+    return slope, _mean(targets, weights) - slope * _mean(predicted, weights)
+
+
 def quadratic_kappa(targets: Ints, predicted: Ints, weights: Floats, classes: int) -> Floats:
     """Cohen's kappa with squared distances between ordered classes; NaN where chance alone disagrees on nothing.
 

@@ -92,8 +92,9 @@ def aims_of(task: Task) -> tuple[Aim, ...]:
     found, first = [], 0
     for part in parts:
         kind, names = _names(part)
+        stem = part.target.partition(":")[0]
         for column, name in enumerate(names):
-            label = f"{part.target}: {name}" if len(parts) > 1 and name != part.target else name
+            label = f"{stem}: {name}" if len(parts) > 1 and name != stem else name
             found.append(Aim(part.target, name, label, kind, part, first, column))
         first += part.outputs
     return tuple(found)

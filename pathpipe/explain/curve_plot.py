@@ -31,6 +31,8 @@ def draw_checks(curves: Curves, artefacts: Mapping[str, Mapping[str, float]], ti
     _draw_curve(axes[0], 1 - kept[::-1], curves.deletion, chance[::-1], "removed, highest first")
     _draw_curve(axes[1], kept, curves.insertion, chance, "added, highest first")
     axes[1].sharey(axes[0])
+    if curves.measure == "probability":
+        axes[0].set_ylim(-0.03, 1.03)
     what = f"probability of {aim}" if curves.measure == "probability" else f"minus distance from the whole, {aim}"
     axes[0].set_ylabel(what, fontsize=9, parse_math=False)
     for one, name in ((axes[0], "deletion"), (axes[1], "insertion")):

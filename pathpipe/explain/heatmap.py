@@ -119,7 +119,7 @@ def draw_heatmap(canvas: Canvas, scores: Scores, title: str, settings: HeatmapSe
     if bar.solids is not None:
         bar.solids.set_alpha(1)
     _scale_bar(left, canvas)
-    left.set_title("slide" + (" with what is true marked" if canvas.truth else ""), fontsize=10)
+    left.set_title("slide" + (" with the truth marked" if canvas.truth else ""), fontsize=10)
     right.set_title(scores.kind, fontsize=10, parse_math=False)
     figure.suptitle(title, fontsize=12, parse_math=False)
     buffer = io.BytesIO()

@@ -22,6 +22,7 @@ from pathpipe.slides.slide import Pixels
 
 TILE_PX = 256
 SCORE = "score"
+_CLASSIC = (1 << 32) - (1 << 25)  # bytes that a TIFF with offsets of 32 bits holds for certain
 _ID = uuid.UUID("6f0d2f7e-7a3d-5a0b-9d59-2c1b6a7f5a11")  # files are named within this namespace, by what made them
 
 
@@ -57,7 +58,8 @@ def write_pyramid(path: Path, canvas: Canvas, scores: Scores, naming: Naming, se
         for picture, at in zip(pictures, _places(pictures), strict=True)
     ]
     metadata = _metadata(canvas, scores, naming, settings)
-    with tifffile.TiffWriter(path, bigtiff=False, ome=True) as writer:
+    large = sum(picture.size // 3 * 7 for picture in pictures) > _CLASSIC  # RGB and float32
+    with tifffile.TiffWriter(path, bigtiff=large, ome=True) as writer:
         jpeg = {"photometric": "rgb", "compression": "jpeg", "compressionargs": {"level": 90}}
         _write(writer, blended, {**metadata, "Name": "heatmap", "axes": "YXS"}, jpeg)
         zipped = {"photometric": "minisblack", "compression": "zlib"}

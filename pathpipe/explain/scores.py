@@ -113,9 +113,11 @@ def explain(members: Sequence[Member], settings: HeatmapSettings) -> Explanation
     own = [aims_of(member.task) for member in members]  # a fold has its own mean, spread or bins
     said = [_values(aims, output.logits) for aims, output in zip(own, outputs, strict=True)]
     values = tuple(np.mean(said, axis=0).tolist())
-    chosen = [own[0].index(aim) for aim in choose(own[0], settings.target_class, values)]
-    aims = [[every[at] for at in chosen] for every in own]
     method = _method(settings, outputs[0], members[0].model.name)
+    chosen = [own[0].index(aim) for aim in choose(own[0], settings.target_class, values)]
+    if method == "attention":  # it is the same whatever is asked
+        chosen = chosen[:1]
+    aims = [[every[at] for at in chosen] for every in own]
     alone = None
     if outputs[0].instance_logits is not None:
         alone = np.mean([_alone(part, output) for part, output in zip(aims, outputs, strict=True)], axis=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -141,6 +141,7 @@ class MILModule(nn.Module):
     card: ModelCard
     Options: ClassVar[type[Settings]] = Settings
     name: str = ""  # as registered; given by `build_model`
+    output_layers: ClassVar[tuple[str, ...]] = ("head",)  # linear layers whose outputs are logits
 
     def __init__(self, dim_in: int, dim_out: int, options: Settings) -> None:
         super().__init__()
@@ -151,6 +152,18 @@ class MILModule(nn.Module):
     def forward(self, bags: Bags) -> MILOutput:
         """Logits of a batch, in either layout."""
         raise NotImplementedError
+
+    def level(self, outputs: Sequence[int]) -> None:
+        """Zero the weights behind some logits, so that training starts from equal predictions of all bags.
+
+        Of a logit that says something only beside those of others, the start's random differences would stay wherever
+        few bags teach otherwise.
+        """
+        for name in self.output_layers:
+            layer = self.get_submodule(name)
+            with torch.no_grad():
+                for parameter in layer.parameters():
+                    parameter[list(outputs)] = 0.0
 
     def deployed(self) -> MILModule:
         """What predicts: the model without the parts that only training needs, sharing its weights."""

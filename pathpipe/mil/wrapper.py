@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from copy import copy
 from dataclasses import replace
 from typing import ClassVar
@@ -42,6 +43,10 @@ class Wrapper(MILModule):
         """Logits of a batch."""
         output: MILOutput = self.base(bags)
         return output
+
+    def level(self, outputs: Sequence[int]) -> None:
+        """Zero the weights behind some logits of the model inside."""
+        self.base.level(outputs)
 
     def deployed(self) -> MILModule:
         """The model inside."""

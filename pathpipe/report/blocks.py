@@ -49,7 +49,7 @@ class Table:
 
     def is_number(self, column: int) -> bool:
         """Whether a column holds numbers and gaps only, so that it is set flush right."""
-        values = [row[column] for row in self.rows]
+        values = [row[column] for row in (self.rows[:-1] if self.summary else self.rows)]
         return any(isinstance(value, int | float) for value in values) and all(
             value is None or isinstance(value, int | float) for value in values
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from pathpipe.evaluation.evaluate import Evaluation
+from pathpipe.evaluation.evaluation import Evaluation
 from pathpipe.report.entry import SlideEntry
 
 

@@ -14,7 +14,9 @@ _SIGNS = {"leak": "✘ leak", "warning": "! warning", "note": "note"}
 _SHOWN = 8
 
 
-def split_section(summary: Summary | None, notes: Sequence[str], kept_out: Sequence[str], audit: Audit | None) -> Section:
+def split_section(
+    summary: Summary | None, notes: Sequence[str], kept_out: Sequence[str], audit: Audit | None
+) -> Section:
     """Folds and roles, what is worth knowing of them, and the audit's findings."""
     blocks: list[Block] = []
     if summary is not None:
@@ -30,7 +32,9 @@ def split_section(summary: Summary | None, notes: Sequence[str], kept_out: Seque
 
 def _audit(audit: Audit) -> list[Block]:
     said = ", ".join(counted(len(audit.of(name)), name) for name in ("leak", "warning", "note"))
-    looked = f"{counted(audit.slides, 'slide')} of {counted(audit.patients, 'patient')} in {counted(audit.folds, 'fold')}"
+    looked = (
+        f"{counted(audit.slides, 'slide')} of {counted(audit.patients, 'patient')} in {counted(audit.folds, 'fold')}"
+    )
     blocks: list[Block] = [Words(f"Looked at {looked}, by features of `{audit.encoder}`: {said}.")]
     if audit.findings:
         columns = ("severity", "looked for", "found, and what it means", "who")

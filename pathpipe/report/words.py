@@ -23,6 +23,13 @@ def interval_text(value: Interval | None) -> str:
     return f"{value.low:.3f} to {value.high:.3f}"
 
 
+def p_text(p: float) -> str:
+    """`0.031`, `< 0.001`."""
+    if not math.isfinite(p):
+        return DASH
+    return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def counted(count: int, one: str, many: str | None = None) -> str:
     """`1 slide`, `1,000 slides`."""
     return f"{count:,} {one if count == 1 else many or one + 's'}"

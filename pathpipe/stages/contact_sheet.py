@@ -32,7 +32,7 @@ def inputs(run: Run, key: str, settings: RunSettings) -> dict[str, str]:
 def make(job: Job) -> Made:
     """Draw page by page; the first is the artefact, the others lie beside it."""
     run = job.run
-    entries = [slide_entry(run, slide.slide_id, "", STAGES) for slide in run.cohort.slides]
+    entries = [slide_entry(run, slide.slide_id, (), STAGES) for slide in run.cohort.slides]
     sheets = pages(entries)
     title = sheet_title(entries)
     for number, sheet in enumerate(sheets, start=1):

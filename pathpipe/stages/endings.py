@@ -25,22 +25,23 @@ def ending(run: Run, slide_id: str, stages: Sequence[str]) -> tuple[str, str, st
         except (OSError, ValueError):
             continue
         if receipt["state"] in ("failed", "stale", "empty"):
-            return receipt["state"], stage, _short(run, slide_id, receipt["reason"]), receipt["hint"] or ""
+            return receipt["state"], stage, shortened(run, slide_id, receipt["reason"]), receipt["hint"] or ""
     return "done", "", "", ""
 
 
-def _short(run: Run, slide_id: str, reason: str | None) -> str:
-    """Without the folders that files lie in: views say the same wherever a run is."""
-    for folder in (run.cohort[slide_id].path.parent, run.folder):
+def shortened(run: Run, key: str, reason: str | None) -> str:
+    """A reason without the folders that files lie in: views say the same wherever a run is."""
+    slide = next((one for one in run.cohort.slides if one.slide_id == key), None)
+    for folder in ([slide.path.parent] if slide else []) + [run.folder]:
         reason = (reason or "").replace(f"{folder}/", "")
     return reason or ""
 
 
-def slide_entry(run: Run, slide_id: str, target: str, stages: Sequence[str]) -> SlideEntry:
+def slide_entry(run: Run, slide_id: str, columns: Sequence[str], stages: Sequence[str]) -> SlideEntry:
     """A slide with its numbers, without its picture.
 
     Args:
-        target: Cohort column whose value is shown with it.
+        columns: Cohort columns whose values are shown with it.
         stages: The stages that count.
     """
     row = run.cohort[slide_id]
@@ -49,7 +50,7 @@ def slide_entry(run: Run, slide_id: str, target: str, stages: Sequence[str]) -> 
     return SlideEntry(
         slide_id=slide_id,
         patient_id=row.patient_id,
-        label=(row.labels or {}).get(target, ""),
+        label=" / ".join((row.labels or {}).get(name, "") for name in columns),
         state=state,
         stage=stage,
         reason=reason,

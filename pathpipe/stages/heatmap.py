@@ -126,7 +126,7 @@ def _explained(work: _Work, slide: Slide, scores: Scores, suffix: str) -> dict[s
     if settings.ome_tiff:
         files["ome_tiff"] = _name(PYRAMID, suffix)
         canvas = _canvas(slide, work.features, work.canvas.truth, min(settings.ome_px, max(slide.size0)))
-        naming = Naming(job.key, slide.size0, f"{fingerprint(job.provenance.to_dict())} {scores.aim.label}")
+        naming = Naming(job.key, slide.size0, f"{job.provenance.fingerprint} {scores.aim.label}")
         write_pyramid(job.target / files["ome_tiff"], canvas, scores, naming, settings)
     if settings.geojson != "none":
         path = job.target / _name(OBJECTS, suffix)

@@ -13,7 +13,7 @@ import pandas as pd
 from pathpipe.cohort import Cohort
 from pathpipe.encoders.stain import target_of
 from pathpipe.errors import CohortError, SettingsError, StoreError
-from pathpipe.evaluation.kinds import median_grade
+from pathpipe.evaluation.calling import median_grade
 from pathpipe.mil.bag import Bag
 from pathpipe.mil.wrappers.covariates import covariates_of
 from pathpipe.run import Run
@@ -23,7 +23,7 @@ from pathpipe.stages.train import MODEL
 from pathpipe.tasks.task import Table
 from pathpipe.tissue.method import missing_files
 from pathpipe.training.checkpoint import Checkpoint, load_checkpoint
-from pathpipe.training.loading import load_bags
+from pathpipe.training.loading import LoadedBags, load_bags
 from pathpipe.training.trainer import predict_logits
 
 
@@ -98,7 +98,25 @@ def load_ensemble(path: Path) -> Ensemble:
     return Ensemble(checkpoints)
 
 
-def predict_patients(run: Run, settings: RunSettings, ensemble: Ensemble, device: str) -> pd.DataFrame:
+def load_patients(run: Run, settings: RunSettings, ensemble: Ensemble) -> LoadedBags | None:
+    """The patients with tiles; None where nobody has any.
+
+    Raises:
+        StoreError: The features are of another encoder, or damaged.
+    """
+    try:
+        loaded = load_bags(feature_sets(run, settings), run.cohort.patients)
+    except CohortError:
+        return None
+    except StoreError as error:
+        if "no slide has features" in error.what:
+            return None
+        raise
+    ensemble.checkpoints[0].refuse_other_encoder(loaded.encoder)
+    return loaded
+
+
+def predict_patients(cohort: Cohort, loaded: LoadedBags, ensemble: Ensemble, device: str) -> pd.DataFrame:
     """One row a patient with tiles: mean prediction of the models and their spread.
 
     Returns:
@@ -108,18 +126,8 @@ def predict_patients(run: Run, settings: RunSettings, ensemble: Ensemble, device
 
     Raises:
         CohortError: The models take covariates, and the cohort lacks their column.
-        StoreError: The features are of another encoder.
     """
-    try:
-        loaded = load_bags(feature_sets(run, settings), run.cohort.patients)
-    except CohortError:
-        return pd.DataFrame()
-    except StoreError as error:
-        if "no slide has features" in error.what:
-            return pd.DataFrame()
-        raise
-    ensemble.checkpoints[0].refuse_other_encoder(loaded.encoder)
-    values = covariates_or_refuse(run.cohort, ensemble.covariates)
+    values = covariates_or_refuse(cohort, ensemble.covariates)
     said = [
         _tables(checkpoint, with_covariates(loaded.bags, covariates_of(checkpoint.wrappers), values), device)
         for checkpoint in ensemble.checkpoints

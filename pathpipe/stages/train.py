@@ -159,7 +159,7 @@ def _made(best_epoch: int, trained_on: int | None, tested: int) -> Made:
 
 STAGE = Stage(
     name="train",
-    version=2,
+    version=3,
     packages=("torch", "numpy"),
     what=what,
     inputs=inputs,

@@ -87,6 +87,11 @@ class CoxTask(Plain):
         """The baseline hazard."""
         return True
 
+    @property
+    def relative(self) -> tuple[int, ...]:
+        """The log-risk."""
+        return (0,)
+
     def fit(self, labels: Sequence[Label]) -> CoxTask:
         """Nothing is learnt; there must be an event.
 

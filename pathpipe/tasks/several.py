@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -56,6 +57,12 @@ class SeveralTask:
     def weighed(self) -> int:
         """Weights of all targets."""
         return sum(part.weighed for part in self.parts)
+
+    @property
+    def relative(self) -> tuple[int, ...]:
+        """Those of all targets."""
+        starts = accumulate((part.outputs for part in self.parts[:-1]), initial=0)
+        return tuple(start + at for start, part in zip(starts, self.parts, strict=True) for at in part.relative)
 
     @property
     def finishes(self) -> bool:

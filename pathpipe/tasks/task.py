@@ -79,6 +79,10 @@ class Task(Protocol):
     def finishes(self) -> bool:
         """Whether `finish` adds anything."""
 
+    @property
+    def relative(self) -> tuple[int, ...]:
+        """Logits that say something only beside those of other patients: a model's start must not tell them apart."""
+
     def fit(self, labels: Sequence[Label]) -> Task:
         """The same task with what is learnt from training patients alone: bins of time, mean and spread.
 
@@ -133,6 +137,11 @@ class Plain:
     def finishes(self) -> bool:
         """Not needed."""
         return False
+
+    @property
+    def relative(self) -> tuple[int, ...]:
+        """None."""
+        return ()
 
     def fit(self, labels: Sequence[Label]) -> Self:
         """Nothing is learnt."""

@@ -19,7 +19,7 @@ from pathpipe.training.archive import read_archive, write_archive
 from pathpipe.training.trainer import TrainedFold
 
 FORMAT = "pathpipe-checkpoint"
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +36,7 @@ class Checkpoint:
         preprocessing: Slide, tissue, tile and extract settings, from slide to features.
         feature_mean: (D,) float32 of the training features.
         feature_std: (D,) float32 likewise.
+        distances: How far training and validation slides lie from that mean: `training.familiarity`.
         fold: Whose test patients it has never seen.
         best_epoch: Epoch of the weights, from 1.
         state: The model's state dict, on the host.
@@ -51,6 +52,7 @@ class Checkpoint:
     preprocessing: Mapping[str, Any]
     feature_mean: Tensor
     feature_std: Tensor
+    distances: Mapping[str, Mapping[str, Any]]
     fold: int
     seed: int
     best_epoch: int
@@ -73,6 +75,7 @@ class Checkpoint:
             preprocessing=dict(preprocessing),
             feature_mean=trained.feature_mean,
             feature_std=trained.feature_std,
+            distances=trained.distances,
             fold=trained.fold,
             seed=trained.seed,
             best_epoch=trained.best_epoch,
@@ -135,7 +138,8 @@ def load_checkpoint(path: Path) -> Checkpoint:
         raise StoreError(
             f"is a checkpoint of version {content.get('version')}, this pathpipe reads version {VERSION}",
             where=str(path),
-            hint=f"use the pathpipe that wrote it ({content.get('pathpipe_version', 'unknown')})",
+            hint="train it again: `pathpipe train RUN`, or use the pathpipe that wrote it "
+            f"({content.get('pathpipe_version', 'unknown')})",
         )
     names = {field.name for field in fields(Checkpoint)}
     given = set(content) - {"format", "version"}

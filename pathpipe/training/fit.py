@@ -109,6 +109,8 @@ class Fit:
         _refuse(task, settings, device, how.group)
         recipe = Recipe(settings.model, settings.model_settings, settings.wrappers)
         model = build_model(recipe, train.bags[0].dim, task.outputs).to(device)
+        if task.relative:
+            model.level(task.relative)
         weights = task.weights(train.targets) if settings.balance == "weights" else None
         return cls(
             model=model,

@@ -160,7 +160,9 @@ def _measures(row: Mapping[str, float]) -> dict[str, float]:
 def _package(name: str, extra: str) -> Any:
     try:
         return import_module(name)
-    except ModuleNotFoundError:
+    except ModuleNotFoundError as error:
         raise MissingError(
-            f"the package `{name}` is not installed", where=f"--log {extra}", hint=f'pip install "pathpipe[{extra}]"'
+            f"the package `{error.name or name}` is not installed",
+            where=f"--log {extra}",
+            hint=f'pip install "pathpipe[{extra}]"',
         ) from None

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -20,6 +19,7 @@ from pathpipe.registry import suggest
 from pathpipe.settings import TrainSettings
 from pathpipe.tasks.task import Task
 from pathpipe.training.distributed import Group
+from pathpipe.training.familiarity import Distances, feature_moments, known_distances
 from pathpipe.training.fit import Conditions, Fit, Part
 from pathpipe.training.fold import FoldData
 from pathpipe.training.sampling import ahead
@@ -41,6 +41,7 @@ class TrainedFold:
         patients: The same roles -> patient ids.
         feature_mean: (D,) float32 over the training tiles; every bag counts alike.
         feature_std: (D,) float32 likewise.
+        distances: How far training and validation slides lie from that mean, as `known_distances` gives it.
     """
 
     fold: int
@@ -52,6 +53,7 @@ class TrainedFold:
     patients: Mapping[str, tuple[str, ...]]
     feature_mean: Tensor
     feature_std: Tensor
+    distances: Distances
 
 
 def train_fold(
@@ -100,7 +102,7 @@ def train_fold(
             for role in how.predict
         }
 
-    mean, std = _moments(train.bags)
+    mean, std = feature_moments(train.bags)
     return TrainedFold(
         fold=data.fold,
         seed=seed,
@@ -111,6 +113,7 @@ def train_fold(
         patients={role: data.roles[role] for role in how.predict},
         feature_mean=mean,
         feature_std=std,
+        distances=known_distances(train.bags, val.bags, mean, std),
     )
 
 
@@ -201,11 +204,3 @@ def _finite(loss: Tensor, part: str, epoch: int) -> float:
     if not math.isfinite(value):
         raise SettingsError(f"the {part} loss is {value} in epoch {epoch + 1}", hint="lower train.lr")
     return value
-
-
-def _moments(bags: Sequence[Bag]) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation of the features, bags weighing alike however many tiles they have."""
-    mean = np.mean([np.asarray(bag.features).mean(0, dtype=np.float64) for bag in bags], axis=0)
-    squares = [np.square(np.asarray(bag.features, np.float32) - mean.astype(np.float32)).mean(0) for bag in bags]
-    std = np.sqrt(np.mean(squares, axis=0, dtype=np.float64))
-    return torch.from_numpy(mean).float(), torch.from_numpy(std).float()

@@ -98,7 +98,7 @@ def test_predict_slides_as_the_model_was_trained(pathpipe: Call, reported: Path,
     write_slide(tmp_path / "new" / "N2.svs", seed=51, blank=True)
     (tmp_path / "new" / "N3.svs").write_text("no slide")
     done = pathpipe("predict", reported / "train" / NAME, tmp_path / "new", "-o", tmp_path / "out", check=1)
-    assert done.stdout.strip() == str(tmp_path / "out" / "predictions.csv")
+    assert done.stdout.split() == [str(tmp_path / "out" / name) for name in ("predictions.csv", "slides.csv")]
     table: Any = pd.read_csv(tmp_path / "out" / "predictions.csv").set_index("patient_id")
     assert table.loc["N1", ["p_implant", "p_plain"]].sum() == pytest.approx(1)
     assert float(str(table.loc["N1", "sd_plain"])) > 0, "three models"

@@ -47,6 +47,7 @@ class Dsmil(StagedModule):
         permutation_invariant=True,
     )
     Options: ClassVar[type[Settings]] = DsmilOptions
+    output_layers = ("head", "bag_head")
     options: DsmilOptions
 
     def __init__(self, dim_in: int, dim_out: int, options: DsmilOptions) -> None:

@@ -56,6 +56,7 @@ class Dtfd(StagedModule):
         permutation_invariant=False,
     )
     Options: ClassVar[type[Settings]] = DtfdOptions
+    output_layers = ("tier1_head", "head")
     options: DtfdOptions
 
     def __init__(self, dim_in: int, dim_out: int, options: DtfdOptions) -> None:

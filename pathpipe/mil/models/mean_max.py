@@ -28,12 +28,8 @@ class _InstanceClassifier(MILModule):
 
     def __init__(self, dim_in: int, dim_out: int, options: PoolOptions) -> None:
         super().__init__(dim_in, dim_out, options)
-        self.classify = nn.Sequential(
-            nn.Linear(dim_in, options.hidden),
-            nn.ReLU(),
-            Dropout(options.dropout),
-            nn.Linear(options.hidden, dim_out),
-        )
+        self.embed = nn.Sequential(nn.Linear(dim_in, options.hidden), nn.ReLU(), Dropout(options.dropout))
+        self.head = nn.Linear(options.hidden, dim_out)
         init_linear(self)
 
     def pool(self, instance_logits: Tensor, bags: Bags) -> Tensor:
@@ -42,7 +38,7 @@ class _InstanceClassifier(MILModule):
 
     def forward(self, bags: Bags) -> MILOutput:
         """Logits and instance logits of a batch."""
-        instance_logits = self.classify(bags.features)
+        instance_logits = self.head(self.embed(bags.features))
         return MILOutput(logits=self.pool(instance_logits, bags), instance_logits=instance_logits)
 
 

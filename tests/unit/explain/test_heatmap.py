@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pathpipe.explain.heatmap import Canvas, draw_heatmap, paint
-from pathpipe.explain.scores import Scores
+from pathpipe.explain.truth import Truth
 from pathpipe.settings import HeatmapSettings
 from pathpipe.slides.slide import Mpp
 from pathpipe.tissue.thumbnail import Thumbnail
+from tests.unit.explain.made_up import scores
 
 SQUARE = np.array([[100.0, 100.0], [400.0, 100.0], [400.0, 400.0], [100.0, 400.0]])
 
@@ -46,7 +47,7 @@ def test_painting_equals_a_loop_over_tiles(
             for column in range(max(0, int(left)), min(width, int(right))):
                 total[row, column] += value
                 count[row, column] += 1
-    painted = paint(xy0, values, side0, _thumbnail(height, width, scale0))
+    painted = paint(xy0, values, side0, (height, width), scale0)
     np.testing.assert_array_equal(np.isnan(painted), count == 0)
     np.testing.assert_allclose(painted[count > 0], total[count > 0] / count[count > 0], atol=1e-12)
 
@@ -56,26 +57,20 @@ def test_neighbours_leave_no_hairline() -> None:
     xy0 = np.array([(round(column * 51.3), round(row * 51.3)) for row in range(6) for column in range(9)])
     for scale0 in (1.0, 1.7, 8.0, 60.0):
         side = int(6 * 51.3 / scale0), int(9 * 51.3 / scale0)
-        painted = paint(xy0, np.ones(54), (51.3, 51.3), _thumbnail(max(1, side[0]), max(1, side[1]), (scale0, scale0)))
+        painted = paint(xy0, np.ones(54), (51.3, 51.3), (max(1, side[0]), max(1, side[1])), (scale0, scale0))
         assert not np.isnan(painted).any(), scale0
         np.testing.assert_allclose(painted, 1, atol=1e-12)
 
 
 def test_a_hundred_thousand_tiles_need_no_loop() -> None:
     xy0 = np.stack(np.divmod(np.arange(100_000), 400), axis=1) * 256
-    painted = paint(xy0, np.arange(100_000.0), (256.0, 256.0), _thumbnail(800, 500, (128.0, 128.0)))
+    painted = paint(xy0, np.arange(100_000.0), (256.0, 256.0), (800, 500), (128.0, 128.0))
     assert painted[0, 0] == 0 and painted[2, 0] == pytest.approx(1) and painted[799, 499] == pytest.approx(99_999)
-
-
-def _scores(values: list[float]) -> Scores:
-    xy0 = np.array([[0, 0], [512, 0], [0, 512], [512, 512]], np.int64)[: len(values)]
-    zeros = np.zeros((1, 2))
-    return Scores(xy0, np.array(values), "attention", ("a", "b"), zeros, np.array([0.4, 0.6]))
 
 
 def _canvas(truth: bool = False) -> Canvas:
     thumbnail = _thumbnail(128, 128, (8.0, 8.0), grey=240)
-    return Canvas(thumbnail, Mpp(0.5, 0.5, "test"), (512.0, 512.0), [[SQUARE * 2]] if truth else [])
+    return Canvas(thumbnail, Mpp(0.5, 0.5, "test"), (512.0, 512.0), Truth([[SQUARE * 2]] if truth else []))
 
 
 def _colours(png: bytes) -> tuple[np.ndarray, np.ndarray]:
@@ -92,7 +87,7 @@ def _share(pixels: np.ndarray, colour: np.ndarray) -> float:
 
 def test_scores_have_their_colours_in_the_right_panel_only() -> None:
     options = HeatmapSettings(scale="raw", opacity=1.0, width_px=600)
-    left, right = _colours(draw_heatmap(_canvas(), _scores([0.0, 0.25, 0.5, 1.0]), "S1", options))
+    left, right = _colours(draw_heatmap(_canvas(), scores([0.0, 0.25, 0.5, 1.0]), "S1", options))
     colours = np.round(np.asarray(matplotlib.colormaps["inferno"]([0.0, 0.25, 0.5, 1.0]))[:, :3] * 255)
     for colour in colours[1:]:  # black also is the colour of text
         assert _share(right, colour) > 0.1
@@ -105,7 +100,7 @@ def test_percentiles_spread_scores_that_raw_hides() -> None:
     top = np.round(np.asarray(matplotlib.colormaps["inferno"](0.75))[:3] * 255)
     for scale, shown in (("percentile", True), ("raw", False)):
         options = HeatmapSettings(scale=scale, opacity=1.0, width_px=600)
-        _, right = _colours(draw_heatmap(_canvas(), _scores(values), "S1", options))
+        _, right = _colours(draw_heatmap(_canvas(), scores(values), "S1", options))
         assert (_share(right, top) > 0.1) is shown
 
 
@@ -113,33 +108,38 @@ def test_truth_is_outlined_in_both_panels() -> None:
     options = HeatmapSettings(opacity=0.3, width_px=600)
     outline = np.array([0, 200, 160])
     for truth in (True, False):
-        halves = _colours(draw_heatmap(_canvas(truth), _scores([0.1, 0.2, 0.3, 0.4]), "S1", options))
+        halves = _colours(draw_heatmap(_canvas(truth), scores([0.1, 0.2, 0.3, 0.4]), "S1", options))
         for half in halves:
             assert bool((np.abs(half - outline).max(axis=-1) < 25).sum() > 100) is truth
 
 
 def test_equal_input_gives_equal_bytes_without_a_maker_or_a_time() -> None:
     options = HeatmapSettings(width_px=400)
-    first = draw_heatmap(_canvas(True), _scores([0.1, 0.2, 0.3, 0.4]), "S1", options)
-    assert first == draw_heatmap(_canvas(True), _scores([0.1, 0.2, 0.3, 0.4]), "S1", options)
+    first = draw_heatmap(_canvas(True), scores([0.1, 0.2, 0.3, 0.4]), "S1", options)
+    assert first == draw_heatmap(_canvas(True), scores([0.1, 0.2, 0.3, 0.4]), "S1", options)
     assert b"Software" not in first and b"tIME" not in first
-    assert first != draw_heatmap(_canvas(True), _scores([0.1, 0.2, 0.3, 0.4]), "S2", options)
+    assert first != draw_heatmap(_canvas(True), scores([0.1, 0.2, 0.3, 0.4]), "S2", options)
 
 
 @pytest.mark.parametrize("scale", ["raw", "percentile"])
 def test_one_tile_is_enough(scale: str) -> None:
     options = HeatmapSettings(scale=scale, width_px=400)
-    with Image.open(io.BytesIO(draw_heatmap(_canvas(), _scores([1.0]), "S1", options))) as picture:
+    with Image.open(io.BytesIO(draw_heatmap(_canvas(), scores([1.0]), "S1", options))) as picture:
         assert picture.width == 490  # two panels and the colour bar
 
 
 def test_a_title_with_markup_or_dollars_is_shown_as_it_is() -> None:
     options = HeatmapSettings(width_px=400)
-    shown = draw_heatmap(_canvas(), _scores([1.0]), r"S$\frac$_1 <b>", options)
-    assert shown != draw_heatmap(_canvas(), _scores([1.0]), "S1", options)
+    shown = draw_heatmap(_canvas(), scores([1.0]), r"S$\frac$_1 <b>", options)
+    assert shown != draw_heatmap(_canvas(), scores([1.0]), "S1", options)
 
 
 def test_ranks_share_ties() -> None:
-    scores = _scores([0.3, 0.1, 0.3, 0.9])
-    assert scores.ranks().tolist() == [2.5 / 4, 1 / 4, 2.5 / 4, 1.0]
-    assert replace(scores, probability=np.array([0.7, 0.3])).predicted == 0
+    assert scores([0.3, 0.1, 0.3, 0.9]).ranks().tolist() == [2.5 / 4, 1 / 4, 2.5 / 4, 1.0]
+
+
+def test_points_of_the_truth_are_shown() -> None:
+    options = HeatmapSettings(opacity=0.3, width_px=600)
+    canvas = replace(_canvas(), truth=Truth(points=np.array([[300.0, 300.0], [700.0, 650.0]])))
+    for half in _colours(draw_heatmap(canvas, scores([0.1, 0.2, 0.3, 0.4]), "S1", options)):
+        assert (np.abs(half - np.array([0, 200, 160])).max(axis=-1) < 60).sum() >= 2

@@ -13,7 +13,7 @@ from matplotlib.path import Path as Outline
 from sklearn.metrics import roc_auc_score
 
 from pathpipe.errors import StoreError
-from pathpipe.explain.truth import instance_auroc, read_truth, share_inside
+from pathpipe.explain.truth import Truth, instance_auroc, marked, read_truth, share_inside
 
 Ring = np.ndarray
 
@@ -110,15 +110,15 @@ def _geojson(geometry: dict[str, object]) -> str:
 def test_reads_polygons_and_multipolygons(tmp_path: Path) -> None:
     ring, hole = [[0, 0], [9, 0], [9, 9], [0, 0]], [[2, 2], [3, 2], [3, 3], [2, 2]]
     (tmp_path / "t.geojson").write_text(_geojson({"type": "Polygon", "coordinates": [ring, hole]}))
-    (polygon,) = read_truth(tmp_path / "t.geojson")
+    (polygon,) = read_truth(tmp_path / "t.geojson").polygons
     assert [part.tolist() for part in polygon] == [ring[:-1], hole[:-1]]
     (tmp_path / "t.geojson").write_text(_geojson({"type": "MultiPolygon", "coordinates": [[ring], [hole]]}))
-    assert [[part.tolist() for part in rings] for rings in read_truth(tmp_path / "t.geojson")] == [
+    assert [[part.tolist() for part in rings] for rings in read_truth(tmp_path / "t.geojson").polygons] == [
         [ring[:-1]],
         [hole[:-1]],
     ]
     (tmp_path / "t.geojson").write_text('{"type": "FeatureCollection", "features": []}')
-    assert read_truth(tmp_path / "t.geojson") == []
+    assert not read_truth(tmp_path / "t.geojson")
 
 
 @pytest.mark.parametrize(
@@ -129,3 +129,59 @@ def test_refuses_what_is_no_geojson(tmp_path: Path, content: str) -> None:
     (tmp_path / "t.geojson").write_text(content)
     with pytest.raises(StoreError, match="can't be read as GeoJSON polygons"):
         read_truth(tmp_path / "t.geojson")
+
+
+def test_points_count_tiles_that_hold_one() -> None:
+    side0 = (51.3, 102.6)
+    xy0 = np.array([(round(c * 40), round(r * 102.6)) for r in range(4) for c in range(6)])  # tiles overlap along x
+    points = np.random.default_rng(2).uniform(0, 400, (15, 2))
+    points = np.vstack([points, [40.0, 60.0]])  # on the left edge of a tile, which is inside
+    found = marked(Truth(points=points), xy0, side0)
+    inside = [
+        float(any(x <= px < x + side0[0] and y <= py < y + side0[1] for px, py in points)) for x, y in xy0.tolist()
+    ]
+    assert 0 < sum(inside) < len(inside)
+    assert found.tolist() == inside
+
+
+def test_a_point_on_the_border_belongs_to_the_tile_that_begins_there() -> None:
+    xy0 = np.array([[0, 0], [100, 0], [0, 100], [100, 100]])
+    assert marked(Truth(points=np.array([[100.0, 50.0]])), xy0, (100.0, 100.0)).tolist() == [0, 1, 0, 0]
+    assert marked(Truth(points=np.array([[100.0, 100.0]])), xy0, (100.0, 100.0)).tolist() == [0, 0, 0, 1]
+
+
+def test_points_and_regions_together() -> None:
+    xy0 = np.array([[0, 0], [100, 0], [200, 0]])
+    truth = Truth([[_box(0, 0, 50, 100)]], np.array([[250.0, 50.0]]))
+    np.testing.assert_allclose(marked(truth, xy0, (100.0, 100.0)), [0.5, 0, 1], atol=1 / 16)
+
+
+def test_reads_points_of_both_formats_and_their_classes(tmp_path: Path) -> None:
+    features = [
+        {
+            "type": "Feature",
+            "geometry": {"type": "Point", "coordinates": [3, 4]},
+            "properties": {"classification": "a"},
+        },
+        {"type": "Feature", "geometry": {"type": "MultiPoint", "coordinates": [[5, 6], [7, 8.5]]}},
+    ]
+    (tmp_path / "t.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": features}))
+    assert read_truth(tmp_path / "t.geojson").points.tolist() == [[3, 4], [5, 6], [7, 8.5]]
+    assert read_truth(tmp_path / "t.geojson", "a").points.tolist() == [[3, 4]]
+    (tmp_path / "t.csv").write_text("x,y,type\n1,2.5,epithelial\n3,4,other\n")
+    assert read_truth(tmp_path / "t.csv").points.tolist() == [[1, 2.5], [3, 4]]
+    assert read_truth(tmp_path / "t.csv", "other").points.tolist() == [[3, 4]]
+    assert not read_truth(tmp_path / "t.csv", "tumour")  # a slide may have none
+
+
+@pytest.mark.parametrize("content", ["", "a,b\n1,2\n", "x,y\n1,two\n", "x,y\n1,\n"])
+def test_refuses_tables_without_places(tmp_path: Path, content: str) -> None:
+    (tmp_path / "t.csv").write_text(content)
+    with pytest.raises(StoreError, match=r"points|place"):
+        read_truth(tmp_path / "t.csv")
+
+
+def test_refuses_to_look_for_a_class_where_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("x,y\n1,2\n")
+    with pytest.raises(StoreError, match="names no classes"):
+        read_truth(tmp_path / "t.csv", "tumour")

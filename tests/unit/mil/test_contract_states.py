@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from pathpipe.mil.bag import Bag, Bags
 from pathpipe.mil.model import MILModule
 from pathpipe.testing.bags import random_bag, witness_bags
 from pathpipe.testing.contract import DIM, SIZES, ModelContract
 
-SMALL = {"hidden": 16, "state": 4}
-
 
 class StateContract(ModelContract):
-    """A state carries a needle on to other tiles, and attention may rest on those: it need not name the needle.
+    """Their norms make all tiles as loud as a needle: it is sought in more and smaller bags, and in new ones.
 
-    That the decision rests on it shows when it is taken away.
+    An attention that starts out low on the needle learns the bags by heart instead; the widths here don't.
     """
+
+    steps = 40
 
     def build(self, outputs: int = 2, seed: int = 0) -> MILModule:
         """Norms keep their scale: with weights near 0 what the tiles tell each other would drown in rounding."""
@@ -32,37 +30,37 @@ class StateContract(ModelContract):
         return model
 
     def test_overfits_needles_and_points_at_them(self) -> None:
-        data = witness_bags(dim=DIM)
-        batch, labels = Bags.pack(data.bags), torch.tensor(data.labels)
-        model = self.fit(batch, labels, steps=25)
-        margin = _margins(model, data.bags)
-        assert margin[labels == 1].min() > margin[labels == 0].max()
-        middle = (margin[labels == 1].min() + margin[labels == 0].max()) / 2
-        needles = [(bag, row) for bag, row in zip(data.bags, data.witness, strict=True) if row >= 0]
-        assert (_margins(model, [_without(bag, row) for bag, row in needles]) < middle).all()
-        for other in (1, 50, 100):
-            rest = [_without(bag, (row + other) % len(bag)) for bag, row in needles]
-            assert (_margins(model, rest) > middle).all()
+        data = witness_bags(count=64, instances=12, dim=DIM)
+        known, labels = Bags.pack(data.bags[:48]), torch.tensor(data.labels)
+        model, new = self.fit(known, labels[:48], steps=self.steps), Bags.pack(data.bags[48:])
+        with torch.no_grad():
+            output = model(new)
+        margin = output.logits[:, 1] - output.logits[:, 0]
+        assert margin[labels[48:] == 1].min() > margin[labels[48:] == 0].max()
+        assert output.attention is not None
+        for attention, witness in zip(new.split(output.attention), data.witness[48:], strict=True):
+            assert witness < 0 or int(attention.argmax()) == witness
 
 
 class TestMambaMIL(StateContract):
     model = "mambamil"
-    options = {**SMALL, "hidden": 32, "layers": 1, "type": "mamba"}
+    options = {"hidden": 48, "state": 4, "layers": 1, "type": "mamba"}
 
 
 class TestBiMambaMIL(StateContract):
     model = "mambamil"
-    options = {**SMALL, "hidden": 32, "layers": 1, "type": "bimamba"}
+    options = {"hidden": 48, "state": 4, "layers": 1, "type": "bimamba"}
 
 
 class TestSRMambaMIL(StateContract):
     model = "mambamil"
-    options = {**SMALL, "hidden": 32, "rate": 3}
+    options = {"hidden": 32, "state": 4, "rate": 3}
 
 
 class Test2DMamba(StateContract):
     model = "2dmamba"
-    options = {**SMALL, "hidden": 32}
+    options = {"state": 4}
+    steps = 20
 
     def bags(self) -> list[Bag]:
         """Bags with a hole behind their first tile: the token of empty cells must be felt."""
@@ -70,7 +68,8 @@ class Test2DMamba(StateContract):
 
 
 class Test2DMambaOfAllCells(Test2DMamba):
-    options = {**SMALL, "hidden": 32, "attend": "cells"}
+    options = {"hidden": 16, "state": 4, "attend": "cells"}
+    test_overfits_needles_and_points_at_them = None  # type: ignore[assignment]  # those grids are full: as above
 
 
 class TestIns(ModelContract):
@@ -84,14 +83,5 @@ class TestGnnVitCap(ModelContract):
 
 
 def _with_hole(size: int) -> Bag:
-    return _without(random_bag(size + 1, DIM, seed=1, name=f"bag-{size}"), 1)
-
-
-def _without(bag: Bag, row: int) -> Bag:
-    return bag.take(np.delete(np.arange(len(bag)), row))
-
-
-def _margins(model: MILModule, bags: Sequence[Bag]) -> Tensor:
-    with torch.no_grad():
-        logits = model(Bags.pack(bags)).logits
-    return logits[:, 1] - logits[:, 0]
+    bag = random_bag(size + 1, DIM, seed=1, name=f"bag-{size}")
+    return bag.take(np.delete(np.arange(size + 1), 1))

@@ -75,7 +75,7 @@ def test_uniform_attention_is_the_mean_model(name: str) -> None:
     model, mean, batch = _build(name), _build("mean"), Bags.pack([random_bag(9, 6), random_bag(2, 6)])
     with torch.no_grad():
         model.get_parameter("attend.score.weight").zero_()
-        for mine, other in (("classify.0", "embed.0"), ("classify.3", "head")):
+        for mine, other in (("embed.0", "embed.0"), ("head", "head")):
             mean.get_submodule(mine).load_state_dict(model.get_submodule(other).state_dict())
     torch.testing.assert_close(mean(batch).logits, model(batch).logits)
 
@@ -145,3 +145,19 @@ def _build(name: str, outputs: int = 2) -> nn.Module:
 
 def _wave(like: Tensor) -> Tensor:
     return torch.sin(torch.arange(1.0, like.numel() + 1)) * 0.2
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+def test_a_level_start_predicts_alike_for_every_bag(name: str) -> None:
+    """Only the logits asked for are levelled, and they can still be learnt."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        options = {"hidden": 64} if "hidden" in MODELS[name].Options.model_fields else {}
+        model = build_model(Recipe(name, options), 8, 3)
+        batch = Bags.pack([random_bag(9, 8, seed=1), random_bag(40, 8, seed=2)])
+        model.level([1])
+        logits = model.eval()(batch).logits
+        assert logits[0, 1] == logits[1, 1] == 0.0
+        assert logits[0, 0] != logits[1, 0] and logits[0, 2] != logits[1, 2]
+        logits[:, 1].sum().backward()
+        assert any(parameter.grad is not None and parameter.grad.any() for parameter in model.parameters())

@@ -20,7 +20,8 @@ from pathpipe.run import Run
 from pathpipe.stages.evaluate import read_evaluation
 from pathpipe.stages.outcomes import read_outcomes, read_task
 from pathpipe.stages.patients import covariate_values, prepare_fold
-from pathpipe.stages.predict import covariates_or_refuse, load_ensemble, predict_patients
+from pathpipe.stages.predict import covariates_or_refuse, load_ensemble
+from pathpipe.stages.predicted import predict_run
 from pathpipe.stages.train import preflight
 from pathpipe.store.features import read_features
 from pathpipe.training.checkpoint import load_checkpoint
@@ -133,7 +134,7 @@ def test_several_targets_with_missing_labels_and_covariates(run: Run) -> None:
     # what a fold says of its own patients is what its checkpoint says of them as new patients
     ensemble = load_ensemble(trained / "fold-0-seed-0")
     assert ensemble.covariates == ["age", "sex"]
-    said: Any = predict_patients(run, settings_of(target), ensemble, "cpu").set_index("patient_id")
+    said: Any = predict_run(run, settings_of(target), ensemble, "cpu", 99.0, {}).patients.set_index("patient_id")
     of_fold = pd.read_csv(trained / "fold-0-seed-0" / "predictions-score-regression.csv")
     again = said.loc[of_fold["patient_id"], "score:regression prediction"]
     np.testing.assert_allclose(again, of_fold["prediction"], rtol=1e-6)
@@ -172,7 +173,9 @@ def test_pooled_slides_predict_the_mean_of_their_logits(tmp_path: Path) -> None:
         with torch.no_grad():
             each = [checkpoint.build()(Bags.pack([Bag(values)])).logits[0].numpy() for values in features]
         np.testing.assert_allclose(np.mean(each, axis=0), [row["logit_a"], row["logit_b"]], rtol=1e-5, atol=1e-6)
-    said: Any = predict_patients(run, settings_of("subtype"), load_ensemble(fold), "cpu").set_index("patient_id")
+    said: Any = predict_run(run, settings_of("subtype"), load_ensemble(fold), "cpu", 99.0, {}).patients.set_index(
+        "patient_id"
+    )
     assert said.loc[row["patient_id"], "p_a"] == pytest.approx(row["p_a"], rel=1e-6)
 
 
@@ -186,7 +189,7 @@ def test_several_encoders_side_by_side(tmp_path: Path) -> None:
     loaded = load_ensemble(trained).settings({}, None)
     assert (
         loaded.train.encoders == ["uni", "conch_v1"]
-        and len(predict_patients(run, loaded, load_ensemble(trained), "cpu")) == 18
+        and len(predict_run(run, loaded, load_ensemble(trained), "cpu", 99.0, {}).patients) == 18
     )
     with pytest.raises(SettingsError, match="the run's encoder `uni` is not among conch_v1"):
         preflight(run, settings_of("subtype", encoders=["conch_v1"]))

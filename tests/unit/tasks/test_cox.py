@@ -131,3 +131,10 @@ def test_build_takes_the_ties() -> None:
     spec = parse_target("t/e:cox")[0]
     built = CoxTask.build(spec, {"P1": ("1", "1"), "P2": ("3.14159", "1")}, CoxOptions(ties="breslow"))
     assert built.ties == "breslow" and built.times == (1.535, 2.071, 2.606)
+
+
+def test_only_the_log_risk_is_relative() -> None:
+    labels = {"a": ("1", "1", "3.5"), "b": ("2", "0", "4.5"), "c": ("3", "1", "1.0")}
+    assert task_from_target("t/e:cox", {name: label[:2] for name, label in labels.items()}).relative == (0,)
+    both = task_from_target("x:regression,t/e:cox", {name: (label[2], *label[:2]) for name, label in labels.items()})
+    assert (both.outputs, both.relative) == (2, (1,))

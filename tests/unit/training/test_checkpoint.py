@@ -24,7 +24,7 @@ ENCODER = {"name": "uni", "revision": "1", "weights_sha256": "ab" * 32, "transfo
 
 def _checkpoint(name: str = "gated-abmil") -> Checkpoint:
     torch.manual_seed(0)
-    model = build_model(Recipe(name, {"hidden": 9}), 6, 3)
+    model = build_model(Recipe(name, {"hidden": 16}), 6, 3)
     return Checkpoint(
         model=name,
         options=model.options.model_dump(mode="json"),
@@ -35,6 +35,7 @@ def _checkpoint(name: str = "gated-abmil") -> Checkpoint:
         preprocessing={"tile": {"mpp": 0.5, "tile_px": 256}, "extract": {"weights": None}},
         feature_mean=torch.arange(6.0),
         feature_std=torch.ones(6),
+        distances={"train": {"slides": 4, "quantiles": torch.linspace(0, 1, 101)}},
         fold=2,
         seed=7,
         best_epoch=3,
@@ -51,12 +52,15 @@ def test_round_trip(name: str, tmp_path: Path) -> None:
         one, other = getattr(before, field.name), getattr(after, field.name)
         if field.name == "state":
             assert list(one) == list(other) and all(torch.equal(one[key], other[key]) for key in one)
+        elif field.name == "distances":
+            assert other["train"]["slides"] == 4
+            assert torch.equal(one["train"]["quantiles"], other["train"]["quantiles"])
         elif isinstance(one, torch.Tensor):
             assert torch.equal(one, other)
         else:
             assert one == other
     assert after.load_task() == TASK
-    model = build_model(Recipe(name, {"hidden": 9}), 6, 3).eval()
+    model = build_model(Recipe(name, {"hidden": 16}), 6, 3).eval()
     model.load_state_dict(dict(before.state))
     batch = Bags.pack([random_bag(5, 6)])
     rebuilt = after.build()
@@ -65,7 +69,7 @@ def test_round_trip(name: str, tmp_path: Path) -> None:
 
 
 def test_options_are_written_out() -> None:
-    assert _checkpoint().options == {"hidden": 9, "attention_dim": 128, "dropout": 0.25}
+    assert _checkpoint().options == {"hidden": 16, "attention_dim": 128, "dropout": 0.25}
 
 
 def test_equal_checkpoints_are_equal_bytes(tmp_path: Path) -> None:
@@ -132,7 +136,7 @@ def test_refuses_a_folder(tmp_path: Path) -> None:
         ("truncated", "is not a checkpoint, or ends early"),
         ("foreign", "is not a pathpipe checkpoint"),
         ("foreign tensor", "is not a pathpipe checkpoint"),
-        ("other version", r"of version 99, this pathpipe reads version 2 .hint: use the pathpipe that wrote it .9.9"),
+        ("other version", r"of version 99, this pathpipe reads version 3 .hint: train it again.*use the pathpipe that wrote it .9.9"),
         ("missing", "damaged checkpoint: encoder missing or unknown"),
         ("unknown", "damaged checkpoint: surplus missing or unknown"),
         ("gone", "there is no such checkpoint"),

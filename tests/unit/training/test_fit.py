@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -206,3 +207,12 @@ def test_test_patients_play_no_part_whatever_the_options() -> None:
 def test_test_patients_need_not_be_predicted() -> None:
     trained = train_fold(_data(), TASK, QUICK, 0, how=Conditions(predict=("val",)))
     assert set(trained.logits) == set(trained.patients) == {"val"}
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch's own tracer looks at it
+def test_compiled_models_train_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))  # traced, not turned into C++
+    settings = TrainSettings.model_validate({**EVEN, "epochs": 1, "batch_size": 3})
+    plain, compiled = (train_fold(_data(), TASK, settings, 0, how=Conditions(compile=one)) for one in (False, True))
+    assert set(_state(plain)) == set(_state(compiled))
+    torch.testing.assert_close(plain.logits["test"], compiled.logits["test"], rtol=1e-5, atol=1e-6)

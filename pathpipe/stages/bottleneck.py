@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
-from pathpipe.execution.receipt import Receipt
 from pathpipe.settings import Execution
 
 _ACTIVITIES = ("read", "decode", "transfer", "forward", "write")
@@ -17,18 +16,21 @@ _ADVICE = {
 }
 
 
-def describe_time(receipts: Iterable[Receipt], execution: Execution) -> str | None:
+def describe_time(work: Iterable[tuple[Mapping[str, float], float]], execution: Execution) -> str | None:
     """One line on where the time went; None where nothing was encoded.
 
     What limits the rate is the part that takes longest on its own lanes: the device is one lane, reading and decoding
     have as many as there are threads, writing has one a slide in flight.
+
+    Args:
+        work: (activity -> seconds, tiles) of each slide.
     """
     spent = dict.fromkeys(_ACTIVITIES, 0.0)
     tiles, lanes = 0.0, execution.slides_in_flight
-    for receipt in receipts:
+    for seconds, made in work:
         for name in _ACTIVITIES:
-            spent[name] += receipt.spent.get(name, 0.0)
-        tiles += receipt.counts.get("tiles", 0) if receipt.spent else 0
+            spent[name] += seconds.get(name, 0.0)
+        tiles += made if seconds else 0
     total = sum(spent.values())
     if not total or not tiles:
         return None
