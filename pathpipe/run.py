@@ -169,8 +169,12 @@ class Run:
         return self.folder / "sweeps" / name
 
     def evaluation(self, name: str) -> Path:
-        """Folder of one evaluation: evaluation.json, predictions.csv."""
+        """Folder of one evaluation: evaluation.json, predictions.csv, baseline.csv."""
         return self.folder / "evaluate" / name
+
+    def comparison(self, name: str) -> Path:
+        """Folder of one comparison of models: comparison.json, differences.csv."""
+        return self.folder / "compare" / name
 
     def heatmap(self, name: str, slide_id: str) -> Path:
         """Folder of one slide's heatmap: heatmap.png, scores.csv."""

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 
 import pathpipe
-from pathpipe.cli import chain_commands, demo, doctor, encoders, listing, plan, predict, store, sweep, view
+from pathpipe.cli import chain_commands, demo, doctor, encoders, export, listing, plan, predict, store, sweep, view
 from pathpipe.errors import ExitCode, PathpipeError
 
 app = typer.Typer(
@@ -51,6 +51,7 @@ plan.register(app)
 chain_commands.register(app)
 sweep.register(app)
 predict.register(app)
+export.register(app)
 encoders.register(app)
 listing.register(app)
 store.register(app)

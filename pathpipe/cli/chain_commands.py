@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from pathpipe.cli.evaluate import evaluate
 from pathpipe.cli.options import with_settings
 from pathpipe.cli.session import (
     ConfigOption,
@@ -70,11 +71,6 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
         "used to choose anything. Writes RUN/train/NAME/.",
         ("train", *_TRAIN),
     ),
-    "evaluate": (
-        "Measure a trained model on its test folds, with intervals by patient.\n\n"
-        "SOURCE is a run, or one model of it: RUN/train/NAME. Writes RUN/evaluate/NAME/.",
-        ("evaluate", "train", *_TRAIN),
-    ),
     "report": (
         "Write one offline HTML page that shows the whole run.\n\nWrites RUN/report.html.",
         ("evaluate", "heatmap", "train", *_TRAIN),
@@ -85,9 +81,10 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     for name, (text, sections) in COMMANDS.items():
-        app.command(name, help=text)(_chain_command(name, sections))
-        if name == "evaluate":
+        if name == "report":
+            app.command("evaluate")(evaluate)
             app.command("heatmap")(heatmap)
+        app.command(name, help=text)(_chain_command(name, sections))
     app.command("run")(run)
 
 

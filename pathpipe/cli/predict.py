@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 
 
 @with_settings("execution", "tile:coords_dir")
-def predict(
+def predict(  # noqa: PLR0913 - typer makes an option of each parameter
     model: Annotated[Path, typer.Argument(help="RUN/train/NAME (all folds together), one fold of it, or a model.pt")],
     source: Annotated[Path, typer.Argument(metavar="SLIDES", help="A folder of slides, a cohort table, or one slide")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder for features and the tables")] = Path("predicted"),

@@ -118,7 +118,7 @@ def run_stage(
     """
     from pathpipe.cli.progress import Display
     from pathpipe.cli.tables import print_outcome
-        from pathpipe.execution.follow import follow, is_follower, leading
+    from pathpipe.execution.follow import follow, is_follower, leading
     from pathpipe.execution.pipeline import bring_up_to_stage
     from pathpipe.stages.bottleneck import describe_time
 

@@ -41,7 +41,7 @@ class Asked:
     times: tuple[float, ...] = ()
 
 
-def colour_baseline(colour: Mapping[str, Sequence[float]], asked: Asked, splits: pd.DataFrame) -> Predictions:
+def colour_baseline(colour: Mapping[str, Sequence[float] | Floats], asked: Asked, splits: pd.DataFrame) -> Predictions:
     """A linear model on standardised colour numbers, over the folds of the model it is compared with.
 
     Logistic regression of classes and grades (C = 1), ridge regression of numbers (alpha = 1), Cox's model of times.
@@ -137,5 +137,5 @@ def _cumulative_hazard(time: Floats, event: Bools, risk: Floats, times: Sequence
     return np.array([np.sum(1 / at_risk[time[event] <= moment]) for moment in times])
 
 
-def _matrix(colour: Mapping[str, Sequence[float]], patients: Sequence[str]) -> Floats:
+def _matrix(colour: Mapping[str, Sequence[float] | Floats], patients: Sequence[str]) -> Floats:
     return np.array([colour[patient] for patient in patients], np.float64).reshape(len(patients), -1)

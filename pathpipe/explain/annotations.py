@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pathpipe.explain.cells import paint_cells
-from pathpipe.explain.outlines import merge_cells, placed
+from pathpipe.explain.outlines import merge_cells
 from pathpipe.explain.scores import Scores
 from pathpipe.provenance import Provenance
 from pathpipe.tissue.artefacts import Colour
@@ -109,11 +109,8 @@ def write_quantiles(path: Path, scores: Scores, frame: Frame, palette: str, prov
     origin = (cells.origin0[0] - frame.origin0[0], cells.origin0[1] - frame.origin0[1])
     classes = _classes(scores, palette)
     features = []
-    for value, polygons in sorted(merge_cells(values).items()):
-        rings = [
-            [np.vstack([ring, ring[:1]]).astype(int).tolist() for ring in one]
-            for one in placed(polygons, origin, cells.cell0)
-        ]
+    for value, polygons in sorted(merge_cells(values, origin, cells.cell0).items()):
+        rings = [[_closed(ring.astype(int).tolist()) for ring in one] for one in polygons]
         inside = cells.values[values == value]
         geometry: dict[str, Any] = {"type": "MultiPolygon", "coordinates": rings}
         if len(rings) == 1:
@@ -127,6 +124,10 @@ def write_quantiles(path: Path, scores: Scores, frame: Frame, palette: str, prov
         one = {"type": "Feature", "geometry": geometry, "properties": properties}
         features.append(_json(one))
     _write(path, features, scores, frame, provenance)
+
+
+def _closed(ring: list[list[int]]) -> list[list[int]]:
+    return [*ring, ring[0]]
 
 
 def _bins(ranks: npt.NDArray[np.float64]) -> npt.NDArray[np.int64]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import cv2
 import numpy as np
 import numpy.typing as npt
@@ -16,16 +14,20 @@ _START = np.array([[0, 0], [1, 0], [1, 1], [0, 1]])  # of a cell's edge in that 
 _BEYOND = np.array([[-1, 0], [0, 1], [1, 0], [0, -1]])  # (row, column) of the cell across the edge
 
 
-def merge_cells(values: Ints) -> dict[int, list[Polygon]]:
+def merge_cells(
+    values: Ints, origin0: tuple[float, float] = (0.0, 0.0), cell0: tuple[float, float] = (1.0, 1.0)
+) -> dict[int, list[Polygon]]:
     """Polygons of each value, a polygon a piece; pieces that touch at a corner alone are two.
 
     Every ring is simple and rings meet in points at most, as the GeoJSON and OGC models ask for.
 
     Args:
         values: (H, W) at least 0, or -1 where there is nothing.
+        origin0: Upper left corner of the cells, level-0 px.
+        cell0: (width, height) of a cell, level-0 px.
 
     Returns:
-        Value -> polygons, each its outer ring followed by its holes; corners (x, y) in whole cells.
+        Value -> polygons, each its outer ring followed by its holes; corners (x, y) in whole level-0 px.
     """
     pieces = _pieces(values)
     start, direction, piece, following = _edges(pieces)
@@ -34,23 +36,20 @@ def merge_cells(values: Ints) -> dict[int, list[Polygon]]:
     ring, place = _walk(following)
     before = np.empty_like(direction)
     before[following] = direction
-    corner = direction != before
     order = np.lexsort((place, ring))
-    order = order[corner[order]]
-    cuts = np.flatnonzero(np.diff(ring[order])) + 1
-    rings = np.split(start[order], cuts)
-    owners = piece[order][np.r_[0, cuts]]
-    polygons: dict[int, Polygon] = {}
-    for owner, corners in zip(owners.tolist(), rings, strict=True):
-        whole = corners.astype(np.float64)
-        place_in = polygons.setdefault(owner, [])
-        if _area(whole) > 0:
-            place_in.insert(0, whole)
-        else:
-            place_in.append(whole)
+    order = order[(direction != before)[order]]  # corners alone
+    cuts = np.r_[0, np.flatnonzero(np.diff(ring[order])) + 1, len(order)]
+    is_hole = _areas(start[order], cuts) < 0
+    corners = np.round(start[order] * np.asarray(cell0) + np.asarray(origin0))
+    polygons: list[Polygon] = [[] for _ in range(int(pieces.max()) + 1)]
+    owners = piece[order][cuts[:-1]]
+    for number in np.argsort(is_hole, kind="stable").tolist():  # outer rings first
+        polygons[owners[number]].append(corners[cuts[number] : cuts[number + 1]])
     found: dict[int, list[Polygon]] = {}
-    for owner, value in zip(*_first_values(pieces, values), strict=True):
-        found.setdefault(value, []).append(polygons[owner])
+    known, first = np.unique(pieces.ravel(), return_index=True)
+    for owner, value in zip(known.tolist(), values.ravel()[first].tolist(), strict=True):
+        if owner >= 0:
+            found.setdefault(value, []).append(polygons[owner])
     return found
 
 
@@ -63,12 +62,6 @@ def _pieces(values: Ints) -> Ints:
         pieces[inside] = labels[inside] - 1 + count
         count += parts - 1
     return pieces
-
-
-def _first_values(pieces: Ints, values: Ints) -> tuple[list[int], list[int]]:
-    known, first = np.unique(pieces.ravel(), return_index=True)
-    kept = known >= 0
-    return known[kept].tolist(), values.ravel()[first[kept]].tolist()
 
 
 def _edges(pieces: Ints) -> tuple[Ints, Ints, Ints, Ints]:
@@ -112,13 +105,9 @@ def _walk(following: Ints) -> tuple[Ints, Ints]:
     return ring, np.where(root, 0, len(edges) - left)
 
 
-def _area(ring: npt.NDArray[np.float64]) -> float:
-    x, y = ring.T
-    return float(x @ np.roll(y, -1) - np.roll(x, -1) @ y) / 2
-
-
-def placed(
-    polygons: Sequence[Polygon], origin0: tuple[float, float], cell0: tuple[float, float]
-) -> list[list[npt.NDArray[np.float64]]]:
-    """Polygons in cells as polygons in whole level-0 px."""
-    return [[np.round(ring * np.asarray(cell0) + np.asarray(origin0)) for ring in rings] for rings in polygons]
+def _areas(corners: Ints, cuts: Ints) -> Ints:
+    """Twice the signed area of each ring: below 0 where what is inside lies around it."""
+    following = np.arange(1, len(corners) + 1)
+    following[cuts[1:] - 1] = cuts[:-1]
+    x, y = corners.T
+    return np.add.reduceat(x * y[following] - x[following] * y, cuts[:-1])

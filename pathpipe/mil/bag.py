@@ -128,8 +128,7 @@ class Bags:
                 f"bags {bags[0].bag_id} and {narrow.bag_id} have {bags[0].dim} and {narrow.dim} features a tile",
                 hint="use one encoder for all slides",
             )
-        # Moved as stored (often float16), widened on the device: half the traffic.
-        features = torch.cat([_tensor(bag.features) for bag in bags]).to(device).float()
+        features = _end_to_end([_tensor(bag.features) for bag in bags], torch.device(device))
         corners = [_tensor(bag.xy0) for bag in bags if bag.xy0 is not None]
         xy0 = torch.cat(corners).to(device) if len(corners) == len(bags) else None
         vectors = [_tensor(bag.covariates) for bag in bags if bag.covariates is not None]
@@ -243,6 +242,21 @@ def _widened(padded: Tensor, width: int) -> Tensor:
 
 def _offsets(lengths: Sequence[int]) -> Tensor:
     return torch.tensor([0, *lengths], dtype=torch.int64).cumsum(0)
+
+
+def _end_to_end(parts: Sequence[Tensor], device: torch.device) -> Tensor:
+    """(T, D) float32 of the parts; on the host they are widened on their way, without a copy as stored."""
+    if device.type != "cpu":
+        # Moved as stored (often float16), widened on the device: half the traffic.
+        return torch.cat(list(parts)).to(device).float()
+    if len(parts) == 1:
+        return parts[0].to(device).float()
+    if any(part.requires_grad for part in parts):  # asked for by who explains a model
+        return torch.cat([part.to(device).float() for part in parts])
+    whole = torch.empty(sum(len(part) for part in parts), parts[0].shape[1])
+    for place, part in zip(whole.split([len(part) for part in parts]), parts, strict=True):
+        place.copy_(part)
+    return whole
 
 
 def _tensor(values: np.ndarray | Tensor) -> Tensor:

@@ -26,8 +26,8 @@ class OneBag(Bags):
         return 1
 
     @property
-    def lengths(self) -> Any:  # type: ignore[override]  # a traced length is no int
-        """The one length."""
+    def lengths(self) -> Any:
+        """The one length; while a graph is recorded it is no int."""
         return (self.features.shape[0],)
 
     def split(self, values: Tensor) -> list[Tensor]:

@@ -106,8 +106,16 @@ def _spread(values: Sequence[float | None], digits: int = 0) -> str:
 def slide_table(slides: Sequence[SlideEntry], target: str) -> Table:
     """Every slide with its numbers."""
     rows = tuple(
-        (slide.slide_id, slide.patient_id, slide.label, state_cell(slide.state), slide.tiles)
-        + (slide.tissue_mm2, slide.mpp, Cell("; ".join(slide.flags), wide=True))
+        (
+            slide.slide_id,
+            slide.patient_id,
+            slide.label,
+            state_cell(slide.state),
+            slide.tiles,
+            slide.tissue_mm2,
+            slide.mpp,
+            Cell("; ".join(slide.flags), wide=bool(slide.flags)),
+        )
         for slide in slides
     )
     names = ("slide", "patient", target, "state", "tiles", "tissue mm²", "um/px", "remarks on the tissue")

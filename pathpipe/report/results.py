@@ -228,7 +228,8 @@ def _risk(result: Result, mark: str) -> list[Block]:
 def _log_rank(given: RiskGroups) -> list[str]:
     ratio = given.hazard_ratio
     if math.isfinite(given.log_rank_p):
-        test = f"Log-rank test of high against low, within folds: chi2 {number(given.log_rank_chi2, 2)}, p {p_text(given.log_rank_p)}."
+        chi2 = number(given.log_rank_chi2, 2)
+        test = f"Log-rank test of high against low, within folds: chi2 {chi2}, p {p_text(given.log_rank_p)}."
     else:
         test = f"No log-rank test: {given.log_rank_note}."
     if math.isfinite(ratio.value):

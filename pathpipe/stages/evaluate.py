@@ -6,27 +6,29 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from pathpipe.errors import StoreError
 from pathpipe.evaluation.baseline import NAME as BASELINE
-from pathpipe.evaluation.baseline import colour_baseline
-from pathpipe.evaluation.evaluate import Evaluation, evaluate_predictions
-from pathpipe.evaluation.kinds import measure_predictions
+from pathpipe.evaluation.comparison.compare import compare
+from pathpipe.evaluation.comparison.comparison import Comparison
+from pathpipe.evaluation.comparison.matching import Entrant
+from pathpipe.evaluation.evaluate import evaluate_predictions
+from pathpipe.evaluation.evaluation import Evaluation
 from pathpipe.evaluation.predictions import Predictions
+from pathpipe.fingerprint import fingerprint
 from pathpipe.provenance import FOLDER_FILE, read_provenance
 from pathpipe.publish import publish_json
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
 from pathpipe.stages.chain import train_name, units
+from pathpipe.stages.evaluating import Grounds, column_values
 from pathpipe.stages.outcomes import TASK, read_outcomes, table_files
-from pathpipe.stages.patients import feature_files
-from pathpipe.stages.split import read_splits
 from pathpipe.stages.stage import Job, Made, Stage, sections
-from pathpipe.tissue.polygons import read_tissue
 
-FILE = "evaluation.json"
+FILE, BASELINE_TABLE = "evaluation.json", "baseline.csv"
 
 
 @dataclass(frozen=True)
@@ -35,79 +37,96 @@ class EvaluatedModels:
 
     Attributes:
         model: Of the first target.
-        baseline: None when there are too few colours to fit one, or it isn't for such targets, with the reason.
+        baseline: None when there are too few colours to fit one, with the reason.
         others: Further targets -> the model's numbers.
+        against_baseline: The model compared with the baseline, by the first target; None without one.
     """
 
     model: Evaluation
     baseline: Evaluation | None
     baseline_note: str | None = None
     others: Mapping[str, Evaluation] = field(default_factory=dict)
+    against_baseline: Comparison | None = None
 
 
 def inputs(run: Run, key: str, settings: RunSettings) -> dict[str, str]:
-    """Every fold and seed, and the tissue the baseline's colours are of."""
+    """Every fold and seed (and so the tissue that the baseline's colours are of), and the columns of subgroups."""
     made = {}
     for unit in units(run, "train", settings):
         provenance = read_provenance(run.trained(train_name(settings), unit))
         if provenance is None:
             raise StoreError(f"{unit} is not trained", where=train_name(settings), hint="run `pathpipe train`")
         made[unit] = provenance.fingerprint
-    return made
+    columns = settings.evaluate.subgroups
+    return made | ({"subgroups": fingerprint(column_values(run.cohort, columns))} if columns else {})
+
+
+def preflight(run: Run, settings: RunSettings) -> None:
+    """Make sure that the columns of subgroups are there.
+
+    Raises:
+        CohortError: One isn't.
+    """
+    column_values(run.cohort, settings.evaluate.subgroups)
 
 
 def make(job: Job) -> Made:
     """Pool the test folds and measure every target."""
     name, settings = train_name(job.settings), job.settings.evaluate
     read = [read_outcomes(job.run.trained(name, unit)) for unit in units(job.run, "train", job.settings)]
-    task = read[0][0]
+    grounds = Grounds(job.run, job.settings, read[0][0])
     predictions = {target: Predictions.concatenate([found[target] for _, found in read]) for target in read[0][1]}
-    models = {target: measure_predictions(one, settings) for target, one in predictions.items()}
-    first, *others = models
-    baseline, note = _baseline(job, predictions[first])
-    job.target.mkdir()
-    for target, file in table_files(task).items():
-        predictions[target].write(job.target / file)
-    publish_json(job.target / TASK, task.question())
-    content = {
-        "name": name,
-        "target": job.settings.split.target,
-        "confidence": settings.confidence,
-        "model": models[first].to_dict(),
-        "others": {target: models[target].to_dict() for target in others},
-        "baseline": baseline.to_dict() if baseline else None,
-        "baseline_name": BASELINE,
-        "baseline_note": note,
+    models = {
+        target: evaluate_predictions(one, settings, grounds.surroundings(target)) for target, one in predictions.items()
     }
-    publish_json(job.target / FILE, content)
+    first, *others = models
+    baseline, note = _baseline(grounds, first, predictions[first])
+    job.target.mkdir()
+    for target, file in table_files(grounds.task).items():
+        predictions[target].write(job.target / file)
+    publish_json(job.target / TASK, grounds.task.question())
+    found = EvaluatedModels(
+        model=models[first],
+        baseline=evaluate_predictions(baseline, settings, grounds.surroundings(first)) if baseline else None,
+        baseline_note=note,
+        others={target: models[target] for target in others},
+        against_baseline=_against(grounds, first, name, predictions[first], baseline) if baseline else None,
+    )
+    if baseline:
+        baseline.write(job.target / BASELINE_TABLE)
+    publish_json(job.target / FILE, _content(found, name, job.settings))
     publish_json(job.target / FOLDER_FILE, job.provenance.to_dict())
-    return _made(EvaluatedModels(models[first], baseline, note, {target: models[target] for target in others}))
+    return _made(found)
 
 
-def _baseline(job: Job, predictions: Predictions) -> tuple[Evaluation | None, str | None]:
-    """The colour baseline over the same patients and folds, or why there is none."""
-    if predictions.kind != "classification":
-        return None, f"no colour baseline: it is for classes, this is {predictions.kind}"
-    cohort = job.run.cohort
-    colours: dict[str, list[np.ndarray]] = {}
-    for slide_id in feature_files(job.run, job.settings):
-        tissue = job.run.tissue(slide_id)
-        colour = read_tissue(tissue).colour if tissue.exists() else None
-        if colour:
-            colours.setdefault(cohort.patients[slide_id], []).append(np.array([*colour["mean"], *colour["std"]]))
-    table = predictions.table
-    labels = dict(zip(table["patient_id"], table["target"], strict=True))
-    splits = read_splits(job.run, job.settings).table
-    splits = splits[splits["patient_id"].isin(labels)]
-    mean = {patient: np.mean(parts, axis=0) for patient, parts in colours.items()}
-    missing = sorted(set(labels) - set(mean))
-    if missing:
-        return None, f"no colour baseline: {missing[0]} has no tissue colours"
+def _baseline(grounds: Grounds, target: str, predictions: Predictions) -> tuple[Predictions | None, str | None]:
     try:
-        fitted = colour_baseline(mean, labels, predictions.classes, splits)
+        fitted = grounds.baseline(target, predictions)
     except StoreError as error:
-        return None, f"no colour baseline: {error.what}"
-    return evaluate_predictions(fitted, job.settings.evaluate), None
+        fitted = error.what
+    return (None, f"no colour baseline: {fitted}") if isinstance(fitted, str) else (fitted, None)
+
+
+def _against(grounds: Grounds, target: str, name: str, model: Predictions, baseline: Predictions) -> Comparison:
+    horizon, trained_on = grounds.horizon(target), grounds.trained_on
+    entrants = [Entrant(name, model, trained_on, horizon), Entrant(BASELINE, baseline, trained_on, horizon)]
+    return compare(target, entrants, grounds.settings.evaluate)
+
+
+def _content(found: EvaluatedModels, name: str, settings: RunSettings) -> dict[str, Any]:
+    return {
+        "name": name,
+        "target": settings.split.target,
+        "confidence": settings.evaluate.confidence,
+        "interval": settings.evaluate.interval,
+        "threshold": settings.evaluate.threshold,
+        "model": found.model.to_dict(),
+        "others": {target: one.to_dict() for target, one in found.others.items()},
+        "baseline": found.baseline.to_dict() if found.baseline else None,
+        "baseline_name": BASELINE,
+        "baseline_note": found.baseline_note,
+        "against_baseline": found.against_baseline.to_dict() if found.against_baseline else None,
+    }
 
 
 def read_evaluation(path: Path) -> EvaluatedModels:
@@ -118,14 +137,15 @@ def read_evaluation(path: Path) -> EvaluatedModels:
     """
     try:
         content = json.loads((path / FILE).read_text(encoding="utf-8"))
-        baseline = content["baseline"]
+        baseline, against = content["baseline"], content["against_baseline"]
         return EvaluatedModels(
             Evaluation.from_dict(content["model"]),
             Evaluation.from_dict(baseline) if baseline else None,
             content["baseline_note"],
             {target: Evaluation.from_dict(one) for target, one in content["others"].items()},
+            Comparison.from_dict(against) if against else None,
         )
-    except (OSError, KeyError, TypeError, ValueError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(f"can't be read as an evaluation: {error!r}", where=str(path)) from None
 
 
@@ -145,11 +165,12 @@ def _made(found: EvaluatedModels) -> Made:
 
 STAGE = Stage(
     name="evaluate",
-    version=2,
-    packages=("numpy", "scikit-learn"),
+    version=3,
+    packages=("numpy", "scipy", "scikit-learn"),
     what=sections("evaluate"),
     inputs=inputs,
     output=lambda run, key, settings: run.evaluation(train_name(settings)),
     make=make,
     check=check,
+    preflight=preflight,
 )

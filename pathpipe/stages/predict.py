@@ -79,15 +79,25 @@ class Ensemble:
         return merge(RunSettings, [("the model's checkpoint", values)])[0]
 
 
-def load_ensemble(path: Path) -> Ensemble:
-    """The models of `RUN/train/NAME`, of one fold of it, or of one model.pt.
+def model_files(path: Path) -> list[Path]:
+    """The files of `RUN/train/NAME`, of one fold of it, or one model.pt.
 
     Raises:
-        StoreError: There is none, or they don't belong together.
+        StoreError: There is none.
     """
     files = [path] if path.is_file() else sorted([*path.glob(MODEL), *path.glob(f"*/{MODEL}")])
     if not files:
         raise StoreError("holds no model.pt", where=str(path), hint="give RUN/train/NAME, as `pathpipe train` wrote it")
+    return files
+
+
+def load_ensemble(path: Path) -> Ensemble:
+    """The models of `model_files`.
+
+    Raises:
+        StoreError: There is none, or they don't belong together.
+    """
+    files = model_files(path)
     checkpoints = tuple(load_checkpoint(file) for file in files)
     first = checkpoints[0]
     for file, other in zip(files, checkpoints, strict=True):

@@ -82,7 +82,7 @@ def _with_failed_patients(patients: pd.DataFrame, slides: pd.DataFrame) -> pd.Da
     by_patient = slides.groupby("patient_id", sort=False)
     farthest = by_patient["percentile"].max()
     far = by_patient["unfamiliar"].agg(lambda flags: int(flags.eq(True).sum()))
-    reasons = by_patient.apply(_said_together, include_groups=False) if len(slides) else {}
+    reasons = {str(name): _said_together(own) for name, own in by_patient}
     names = list(patients["patient_id"])
     patients = patients.assign(
         percentile=[float(farthest[name]) for name in names],

@@ -1,86 +1,145 @@
-"""Stage `report`: one page from all that a run left."""
+"""Stage `report`: one page from all that a run left, whatever there is of it."""
 
 from __future__ import annotations
 
-import io
-from dataclasses import replace
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
-from PIL import Image
 
 from pathpipe.encoders.catalogue import encoder_caution
-from pathpipe.errors import StoreError
-from pathpipe.evaluation.baseline import NAME as BASELINE
+from pathpipe.errors import PathpipeError, StoreError
 from pathpipe.fingerprint import fingerprint
 from pathpipe.provenance import read_provenance
-from pathpipe.report.data import HeatmapView, LearningCurve, ReportData
+from pathpipe.report.blocks import Card, Page, Section, Table
+from pathpipe.report.cohort import cohort_section, sheet_section
 from pathpipe.report.entry import SlideEntry
-from pathpipe.report.page import render_report
+from pathpipe.report.explained import Explained, explained_section
+from pathpipe.report.learning import LearningCurve, learning_section
+from pathpipe.report.origins import origins_section
+from pathpipe.report.page import render_page
+from pathpipe.report.results import Result, result_section
+from pathpipe.report.split import split_section
+from pathpipe.report.words import counted, interval_text, number
+from pathpipe.report.work import Absent, absent_section, trouble_section, work_section
 from pathpipe.run import Run
 from pathpipe.settings import PLACES, RunSettings, to_yaml
-from pathpipe.settings.target import parse_target
+from pathpipe.stages.audit import read_audit
 from pathpipe.stages.chain import SLIDE_STAGES, train_name, units
-from pathpipe.stages.endings import ending, slide_entry
-from pathpipe.stages.evaluate import read_evaluation
-from pathpipe.stages.heatmap import PICTURE, read_summary
-from pathpipe.stages.patients import labels_of
-from pathpipe.stages.split import read_splits
+from pathpipe.stages.endings import ending
+from pathpipe.stages.explanations import COLUMNS, table
+from pathpipe.stages.origins import origins_of, packages_of
+from pathpipe.stages.presence import COHORT_STAGES, absence, absent_units
+from pathpipe.stages.receipts import bottleneck_of, receipts_of, troubles, work_of
+from pathpipe.stages.results import read_results
+from pathpipe.stages.shown import (
+    classes_by_patient,
+    cohort_columns,
+    explained_slides,
+    shown_heatmaps,
+    shown_overlays,
+    shown_slides,
+)
+from pathpipe.stages.split import split_name, split_notes, split_summary
 from pathpipe.stages.stage import Job, Made, Stage
 from pathpipe.stages.train import HISTORY, MODEL
 from pathpipe.training.checkpoint import load_checkpoint
 
-# The page holds some pictures, small; all of them, whole, are in the run's folder.
-GALLERY, SHEET = 24, 120
-GALLERY_PX, SHEET_PX = 1200, 720
 _PLACES = [f"{section}.{name}" for section, names in PLACES.items() for name in sorted(names)]
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What of a run there is to show.
+
+    Attributes:
+        absent: Parts that are not, by their stage.
+        others: Slides and folds that lack something.
+    """
+
+    run: Run
+    settings: RunSettings
+    slides: tuple[SlideEntry, ...]
+    absent: Mapping[str, Absent]
+    others: tuple[Absent, ...]
+    results: tuple[Result, ...]
+    explained: tuple[Explained, ...]
+
+    def has(self, stage: str) -> bool:
+        """Whether the artefact of a stage of the whole cohort can be shown."""
+        return stage not in self.absent
+
+
 def inputs(run: Run, key: str, settings: RunSettings) -> dict[str, str]:
-    """The evaluation, every heatmap, and how each slide ended."""
-    evaluation = read_provenance(run.evaluation(train_name(settings)))
-    if evaluation is None:
-        raise StoreError("there is no evaluation", where=train_name(settings), hint="run `pathpipe evaluate`")
+    """Whatever is there, how each unit ended, and how long it took."""
+    outputs = {
+        "split": run.split(split_name(settings)),
+        "evaluation": run.evaluation(train_name(settings)),
+        "explanations": run.explanations(train_name(settings)),
+    }
+    made = {name: one.fingerprint for name, path in outputs.items() if (one := read_provenance(path)) is not None}
     heatmaps = {
-        slide_id: made.fingerprint
+        slide_id: one.fingerprint
         for slide_id in units(run, "heatmap", settings)
-        if (made := read_provenance(run.heatmap(train_name(settings), slide_id))) is not None
+        if (one := read_provenance(run.heatmap(train_name(settings), slide_id))) is not None
     }
     endings = {slide.slide_id: list(ending(run, slide.slide_id, SLIDE_STAGES)) for slide in run.cohort.slides}
-    return {
-        "evaluation": evaluation.fingerprint,
+    said = receipts_of(run, settings)
+    work = {stage: {unit: [one["state"], one["seconds"]] for unit, one in of.items()} for stage, of in said.items()}
+    return made | {
         "heatmaps": fingerprint(heatmaps),
         "slides": fingerprint(endings),
         "cohort": fingerprint(run.cohort_csv.read_text(encoding="utf-8")),
+        "receipts": fingerprint(work),
     }
 
 
 def make(job: Job) -> Made:
     """Gather and render."""
     run, settings = job.run, job.settings
-    name = train_name(settings)
-    found = read_evaluation(run.evaluation(name))
-    data = ReportData(
-        title=f"{settings.split.target} from {len(run.cohort)} slides",
-        target=settings.split.target,
-        notices=_notices(settings),
-        slides=_slides(run, settings),
-        classes=found.model.classes,
-        split=_split(run, settings, found.model.classes),
-        curves=_curves(run, settings),
-        model_name=settings.train.model,
-        model=found.model,
-        baseline_name=BASELINE,
-        baseline=found.baseline,
-        baseline_note=found.baseline_note,
-        confidence=settings.evaluate.confidence,
-        heatmaps=_heatmaps(run, settings),
-        settings_yaml=to_yaml(settings, leave_out=("execution", "cohort", *_PLACES)),
-        made_by=job.provenance.made_by,
-        hashes=_hashes(job),
+    absent = {stage: one for stage in COHORT_STAGES if (one := absence(run, stage, settings)) is not None}
+    found = _Found(
+        run,
+        settings,
+        shown_slides(run, settings),
+        absent,
+        tuple(absent_units(run, settings)),
+        read_results(run, settings) if "evaluate" not in absent else (),
+        explained_slides(run, settings),
     )
-    render_report(data, job.target, job.provenance)
-    return Made(counts={"slides": len(data.slides), "heatmaps": len(data.heatmaps)})
+    page = Page(
+        title=_title(found),
+        subtitle=_subtitle(found),
+        notices=_notices(settings),
+        cards=tuple(_cards(found)),
+        sections=tuple(section for section in _sections(found) if section is not None),
+        made_by=job.provenance.made_by,
+    )
+    render_page(page, job.target, job.provenance)
+    return Made(
+        reason=f"not there yet: {', '.join(one.what for one in [*absent.values(), *found.others])}"
+        if absent or found.others
+        else None,
+        counts={"slides": len(found.slides), "heatmaps": len(found.explained)},
+    )
+
+
+def _title(found: _Found) -> str:
+    slides = counted(len(found.slides), "slide")
+    known = {name for slide in found.run.cohort.slides for name in slide.labels or {}}
+    named = any(name in known for name in re.split(r"[:/,]", found.settings.split.target))
+    return f"{found.settings.split.target} from {slides}" if named else slides
+
+
+def _subtitle(found: _Found) -> str:
+    settings = found.settings
+    parts = [f"Target `{settings.split.target}`", f"encoder `{settings.extract.encoder}`"]
+    parts.append(f"model `{settings.train.model}`")
+    if found.results:
+        parts.append("every number is on patients the model never saw")
+    return " · ".join(parts)
 
 
 def _notices(settings: RunSettings) -> tuple[str, ...]:
@@ -91,72 +150,103 @@ def _notices(settings: RunSettings) -> tuple[str, ...]:
     return tuple(notices)
 
 
-def _slides(run: Run, settings: RunSettings) -> tuple[SlideEntry, ...]:
-    """Every slide; pictures for those a person should look at first."""
-    target = parse_target(settings.split.target)[0].columns[0]
-    entries = [slide_entry(run, slide.slide_id, target, SLIDE_STAGES) for slide in run.cohort.slides]
-    first = {entry.slide_id for entry in sorted(entries, key=lambda entry: entry.suspicion)[:SHEET]}
-    return tuple(
-        replace(entry, overlay=_small(run.overlay(entry.slide_id), SHEET_PX))
-        if entry.slide_id in first and run.overlay(entry.slide_id).exists()
-        else entry
-        for entry in entries
-    )
+def _cards(found: _Found) -> list[Card]:
+    """The numbers to see first."""
+    cards = []
+    for result in found.results[:3]:
+        name, one = next(iter(result.model.metrics.items()))
+        of = f" of {result.target}" if len(found.results) > 1 else ""
+        level = f"{100 * result.confidence:.0f}% interval {interval_text(one)}"
+        cards.append(Card(number(one.value), f"{name}{of}, {level}"))
+        other = result.baseline.metrics.get(name) if result.baseline else None
+        if other is not None:
+            cards.append(Card(number(other.value), f"{name} of {result.baseline_name}, {interval_text(other)}"))
+    if found.results:
+        counts = found.results[0].model.patients
+        said = ", ".join(f"{count} {name}" for name, count in counts.items())
+        many = f": {said}" if len(counts) > 1 else ""
+        cards.append(Card(f"{sum(counts.values()):,}", f"patients measured{many}"))
+    states = [slide.state for slide in found.slides]
+    parts = ["slides done", *(f"{states.count(s)} {s}" for s in ("empty", "failed", "stale") if s in states)]
+    tiles = sum(slide.tiles or 0 for slide in found.slides)
+    done = f"{states.count('done'):,} of {len(states):,}"
+    return [*cards, Card(done, " · ".join([*parts, counted(tiles, "tile")]))]
 
 
-def _small(path: Path, width_px: int) -> bytes:
-    """A picture as JPEG of at most that width."""
-    with Image.open(path) as picture:
-        small = picture.convert("RGB")
-        small.thumbnail((width_px, 10 * width_px))
-        buffer = io.BytesIO()
-        small.save(buffer, "JPEG", quality=82)
-        return buffer.getvalue()
+def _sections(found: _Found) -> list[Section | None]:
+    run, settings = found.run, found.settings
+    said = receipts_of(run, settings)
+    columns = cohort_columns(run)
+    overlays = shown_overlays(run, found.slides)
+    return [
+        absent_section([*found.absent.values(), *found.others]),
+        trouble_section(troubles(run, said), _lost(found.slides)),
+        *(result_section(one, at, len(found.results) > 1) for at, one in enumerate(found.results)),
+        _explanations(found),
+        cohort_section(found.slides, columns, classes_by_patient(settings, columns), settings.split.target),
+        sheet_section(found.slides, overlays, "tiles/"),
+        _split(found),
+        learning_section(_curves(run, settings)),
+        work_section(work_of(run, settings, said), bottleneck_of(said, settings.execution)),
+        origins_section(_commands(), to_yaml(settings, leave_out=("execution", "cohort", *_PLACES)),
+                        origins_of(run, settings), packages_of(run, settings)),
+    ]  # fmt: skip
 
 
-def _split(run: Run, settings: RunSettings, classes: tuple[str, ...]) -> tuple[tuple[int, str, tuple[int, ...]], ...]:
-    table = read_splits(run, settings).table
-    texts = {patient: label[0] for patient, label in labels_of(run.cohort, settings.split.target).items()}
-    labels = table["patient_id"].map(texts)
-    rows = []
-    for fold in sorted(table["fold"].unique()):
-        for role in ("train", "val", "test"):
-            members = labels[(table["fold"] == fold) & (table["role"] == role)]
-            counts = tuple(int((members == name).sum()) for name in classes) or (len(members),)
-            rows.append((int(fold), role, counts))
-    return tuple(rows)
+def _lost(slides: Sequence[SlideEntry]) -> list[str]:
+    """Patients of whom no slide has a result."""
+    kept = {slide.patient_id for slide in slides if slide.state == "done"}
+    return list(dict.fromkeys(slide.patient_id for slide in slides if slide.patient_id not in kept))
+
+
+def _explanations(found: _Found) -> Section | None:
+    run, settings = found.run, found.settings
+    rows = table(run, settings) if found.has("explanations") else []
+    checks = Table("checks", tuple(COLUMNS), tuple(tuple(row) for row in rows)) if rows else None
+    pictures = shown_heatmaps(run, settings, found.explained)
+    return explained_section(found.explained, pictures, checks, f"heatmaps/{train_name(settings)}/")
+
+
+def _split(found: _Found) -> Section | None:
+    run, settings = found.run, found.settings
+    if not found.has("split"):
+        return None
+    notes, kept_out = split_notes(run.split(split_name(settings)))
+    audit = read_audit(run, settings) if found.has("audit") else None
+    return split_section(split_summary(run, settings), notes, kept_out, audit)
 
 
 def _curves(run: Run, settings: RunSettings) -> tuple[LearningCurve, ...]:
+    """Of the folds and seeds that are there."""
     curves = []
-    for unit in units(run, "train", settings):
-        folder = run.trained(train_name(settings), unit)
+    try:
+        keys = units(run, "train", settings)
+    except PathpipeError:
+        return ()
+    for key in keys:
+        folder = run.trained(train_name(settings), key)
+        if not folder.exists():
+            continue
         history = pd.read_csv(folder / HISTORY)
+        measures = {str(name): tuple(history[name]) for name in history if str(name).startswith("val_")}
+        loss = measures.pop("val_loss")
         best = load_checkpoint(folder / MODEL).best_epoch
-        name = unit.replace("-", " ")
-        curves.append(LearningCurve(name, tuple(history["train_loss"]), tuple(history["val_loss"]), best))
+        _, fold, _, seed = key.split("-")
+        curves.append(LearningCurve(int(fold), int(seed), tuple(history["train_loss"]), loss, best, measures))
     return tuple(curves)
 
 
-def _heatmaps(run: Run, settings: RunSettings) -> tuple[HeatmapView, ...]:
-    views = []
-    for slide_id in units(run, "heatmap", settings):
-        folder = run.heatmap(train_name(settings), slide_id)
-        if not folder.exists() or (summary := read_summary(folder)).get("empty_reason"):
-            continue
-        found = summary["instance_auroc"]
-        caption = f"{slide_id}: {summary['tiles']} tiles, {summary['score']}"
-        if found is not None:
-            caption += f"; it ranks tiles inside the truth with AUROC {float(str(found)):.2f}"
-        views.append((found is None, HeatmapView(slide_id, caption, _small(folder / PICTURE, GALLERY_PX))))
-    views.sort(key=lambda pair: pair[0])  # slides with truth first, in the cohort's order
-    return tuple(view for _, view in views[:GALLERY])
-
-
-def _hashes(job: Job) -> dict[str, str]:
-    hashes = {f"input {name}": value for name, value in job.provenance.inputs.items()}
-    first = load_checkpoint(job.run.trained(train_name(job.settings), units(job.run, "train", job.settings)[0]) / MODEL)
-    return {**hashes, **{f"encoder {name}": str(value) for name, value in first.encoder.items()}}
+def _commands() -> list[str]:
+    """What makes the same from the run's own two files."""
+    return [
+        "# with cohort.csv and settings.yaml of this run:",
+        "pathpipe report cohort.csv --config settings.yaml -o RUN",
+        "# or step by step, each going on from what is there:",
+        *(
+            f"pathpipe {name} {'cohort.csv --config settings.yaml -o RUN' if name == 'tile' else 'RUN'}"
+            for name in ("tile", "extract", "split", "audit", "train", "evaluate", "heatmap", "report")
+        ),
+    ]
 
 
 def check(path: Path) -> Made:
@@ -168,7 +258,7 @@ def check(path: Path) -> Made:
 
 STAGE = Stage(
     name="report",
-    version=1,
+    version=2,
     packages=("matplotlib", "jinja2", "torch", "timm", "numpy", "h5py", "openslide-python", "openslide-bin"),
     what=lambda settings: settings.model_dump(mode="json", exclude={"execution": True, "cohort": True, **PLACES}),
     inputs=inputs,

@@ -91,10 +91,11 @@ def explained_slides(run: Run, settings: RunSettings) -> tuple[Explained, ...]:
     specs = parse_target(settings.split.target)
     labelled = len(specs) == 1 and specs[0].kind in ("classification", "ordinal")
     found: list[Explained] = []
+    summary: dict[str, Any]
     for slide_id in units(run, "heatmap", settings):
         folder = run.heatmap(train_name(settings), slide_id)
         try:
-            summary = read_summary(folder) if folder.exists() else {"empty_reason": "absent"}
+            summary = read_summary(folder) if folder.exists() else {"empty_reason": "not made"}
         except PathpipeError:
             continue  # its stage says so
         if not summary.get("empty_reason"):
@@ -118,7 +119,7 @@ def _explained(slide_id: str, summary: Mapping[str, Any], one: Mapping[str, Any]
         None if one["score_in_truth"] is None else (one["score_in_truth"], one["area_in_truth"]),
         one["instance_auroc"],
         {} if curves is None else {name: curves[name]["gain"] for name in ("deletion", "insertion")},
-        {} if curves is None else _curves(curves),
+        {} if curves is None or curves["measure"] != "probability" else _curves(curves),
         one["files"]["picture"],
         one["files"].get("tiles"),
     )

@@ -89,7 +89,7 @@ class Stage:
             version=self.version,
             settings=self.what(settings),
             inputs=self.inputs(run, key, settings),
-            made_by={name: _version(name) for name in ("pathpipe", *self.packages)},
+            made_by=versions("pathpipe", *self.packages),
         )
 
 
@@ -104,6 +104,11 @@ def sections(*names: str) -> Callable[[RunSettings], dict[str, Any]]:
         return {name: values[name] for name in names}
 
     return what
+
+
+def versions(*distributions: str) -> dict[str, str]:
+    """Distribution -> installed version."""
+    return {name: _version(name) for name in distributions}
 
 
 def _version(distribution: str) -> str:

@@ -35,7 +35,7 @@ def answers(task: Task, logits: Tensor) -> dict[str, Tensor]:
     if isinstance(task, ClassificationTask | OrdinalTask):
         return dict(zip([f"p_{name}" for name in task.classes], task.scores(logits).unbind(1), strict=True))
     if isinstance(task, MultilabelTask):
-        found = {}
+        found: dict[str, Tensor] = {}
         for column, held in zip(task.columns, task.scores(logits).unbind(1), strict=True):
             before = f"{column} " if len(task.columns) > 1 else ""
             found |= {f"{before}p_{NO_YES[0]}": 1 - held, f"{before}p_{NO_YES[1]}": held}

@@ -27,13 +27,14 @@ class Deployable(nn.Module):
     def __init__(self, checkpoints: Sequence[Checkpoint]) -> None:
         super().__init__()
         first = checkpoints[0]
-        self.models = nn.ModuleList(checkpoint.build() for checkpoint in checkpoints)
+        models = [checkpoint.build() for checkpoint in checkpoints]
+        self.models = nn.ModuleList(models)
         self.tasks = [checkpoint.load_task() for checkpoint in checkpoints]
         self.columns = tuple(answers(self.tasks[0], torch.zeros(1, self.tasks[0].outputs)))
         self.dim = first.dim_in
         self.covariates = sum(one.width for one in covariates_of(first.wrappers))
         self.corners = self._asks_for_corners()
-        self.attends = bool(self.models[0].card.attention)
+        self.attends = models[0].card.attention
         self.eval().requires_grad_(False)
 
     @property

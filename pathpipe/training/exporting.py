@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from pathpipe.errors import MissingError, SettingsError
-from pathpipe.publish import publish
 from pathpipe.training.deployable import Deployable
 
 Format = Literal["onnx", "torchscript"]
@@ -27,14 +26,14 @@ _TRACED = 37  # tiles of the example that a graph is recorded with
 _UNTRACEABLE = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
 
 
-def export_file(module: Deployable, form: Format, path: Path, moments: tuple[Tensor, Tensor]) -> float:
-    """Write the module as a file, and compare the two at several numbers of tiles.
+def exported(module: Deployable, form: Format, moments: tuple[Tensor, Tensor]) -> tuple[bytes, float]:
+    """The module as the content of a file, once the two agree at several numbers of tiles.
 
     Args:
         moments: (D,) mean and standard deviation of the features that both are compared on.
 
     Returns:
-        Largest difference, as `largest_difference` counts it.
+        The content, and how far it is from the module, as `largest_difference` counts it.
 
     Raises:
         SettingsError: The model can't be exported: it doesn't give the same numbers outside Python at every length.
@@ -47,22 +46,20 @@ def export_file(module: Deployable, form: Format, path: Path, moments: tuple[Ten
             content = write(module, example)
     except _UNTRACEABLE as error:
         raise _refusal(form, _first_line(error)) from error
-    worst = _compared(module, load(content), form, moments)
-    with publish(path) as partial:
-        partial.write_bytes(content)
-    return worst
+    return content, _compared(module, load(content), form, moments)
 
 
 def load_exported(path: Path) -> Runs:
     """What an exported file computes: a function of its inputs in order, on the host.
 
     Raises:
-        SettingsError: The suffix is neither `.onnx` nor `.pt`.
+        SettingsError: Its name doesn't end as that of an exported file.
         MissingError: onnxruntime isn't installed.
     """
-    if path.suffix not in _SUFFIXES.values():
-        raise SettingsError("is no exported model", where=str(path), hint="give a .onnx or .pt of `pathpipe export`")
-    form = next(form for form, suffix in _SUFFIXES.items() if suffix == path.suffix)
+    form = next((form for form, suffix in _SUFFIXES.items() if path.name.endswith(suffix)), None)
+    if form is None:
+        endings = " or ".join(_SUFFIXES.values())
+        raise SettingsError("is no exported model", where=str(path), hint=f"`pathpipe export` writes {endings}")
     return _FORMATS[form][1](path.read_bytes())
 
 
@@ -132,8 +129,8 @@ def _load_torchscript(content: bytes) -> Runs:
 def _write_onnx(module: Deployable, example: tuple[Tensor, ...]) -> bytes:
     _refuse_missing()
     tiles = torch.export.Dim("tiles")
-    shapes = [{0: tiles} if name != "covariates" else None for name in module.inputs]
-    shapes = [shapes[0], *([tuple(shapes[1:])] if shapes[1:] else [])]  # as `forward` takes them: one, and the further
+    further = tuple({0: tiles} if name != "covariates" else None for name in module.inputs[1:])
+    shapes: list[Any] = [{0: tiles}, *([further] if further else [])]  # as `forward` takes them
     program = torch.export.export(module, example, dynamic_shapes=tuple(shapes), strict=False)
     made = torch.onnx.export(
         program,
@@ -211,7 +208,7 @@ def _first_line(error: BaseException) -> str:
     return f"{type(error).__name__}: {lines[0][:200]}" if lines else type(error).__name__
 
 
-_SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".pt"}
+_SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".torchscript.pt"}
 _FORMATS: dict[Format, tuple[Callable[[Deployable, tuple[Tensor, ...]], bytes], Callable[[bytes], Any]]] = {
     "onnx": (_write_onnx, _load_onnx),
     "torchscript": (_write_torchscript, _load_torchscript),

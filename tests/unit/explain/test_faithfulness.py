@@ -72,8 +72,8 @@ def test_random_scores_gain_nothing_on_average() -> None:
     rng = np.random.default_rng(5)
     gains = [
         found.insertion.gain
-        for _ in range(30)
-        if (found := deletion_insertion([one], [aim()], rng.random(40), 5)) is not None
+        for seed in range(30)
+        if (found := deletion_insertion([one], [aim()], rng.random(40), 5, seed)) is not None
     ]
     assert stats.ttest_1samp(gains, 0).pvalue > 0.01
 

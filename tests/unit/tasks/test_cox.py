@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from pathpipe.settings.target import parse_target
+from pathpipe.tasks.build import task_from_target
 from pathpipe.tasks.cox import CoxOptions, CoxTask
 from pathpipe.tasks.task import task_from_dict
 
