@@ -67,9 +67,8 @@ def main() -> None:
         sizes = {path.name: path.stat().st_size / 1e6 for path in sorted(folder.iterdir())}
     print(", ".join(f"{name} {size:.1f} MB" for name, size in sizes.items()))
     print(f"scores + picture + GeoJSON   {spent['scores'] + spent['picture'] + spent['GeoJSON, tiles']:6.2f} s")
-    print(
-        f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB; threads {torch.get_num_threads()}"
-    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"peak memory {peak:.2f} GB; threads {torch.get_num_threads()}")
 
 
 def _member(given: argparse.Namespace) -> tuple[Member, tuple[int, int]]:

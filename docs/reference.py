@@ -1,4 +1,4 @@
-"""Writes docs/cli.md and docs/settings.md from the commands and settings themselves; a test fails when they are old."""
+"""Writes the pages that commands, settings and catalogues say themselves; a test fails when they are old."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import typer.main
 
 from pathpipe.cli.app import app
 from pathpipe.cli.encoders import NOT_STATED
+from pathpipe.cli.listing import size_of
 from pathpipe.encoders.catalogue import encoder_names, encoder_record
+from pathpipe.mil.registry import MODELS, WRAPPERS, model_class, wrapper_class
 from pathpipe.settings import RunSettings
 
 DOCS = Path(__file__).parent
@@ -100,9 +102,27 @@ def encoders_page() -> str:
     return text[:start] + "\n\n" + "\n".join(rows) + "\n\n" + text[end:]
 
 
+def methods_page() -> str:
+    """docs/methods.md with its tables of models and wrappers made anew."""
+    text = (DOCS / "methods.md").read_text(encoding="utf-8")
+    start = text.index(_MARK) + len(_MARK)
+    end = text.index(_END)
+    rows = ["| model | idea | parameters | attention | order of tiles | paper |", "|---|---|---|---|---|---|"]
+    for name in MODELS.builtin:
+        card = model_class(name).card
+        order = "coordinates" if card.needs_coordinates else "no matter" if card.permutation_invariant else "matters"
+        attention = "yes" if card.attention else "no"
+        rows.append(f"| `{name}` | {card.summary} | {size_of(name):,} | {attention} | {order} | {card.paper} |")
+    rows += ["", "| wrapper | what it changes | adds in training | paper |", "|---|---|---|---|"]
+    for name in WRAPPERS.builtin:
+        wrapper = wrapper_class(name)
+        rows.append(f"| `{name}` | {wrapper.summary} | {size_of(name) or ''} | {wrapper.paper} |")
+    return text[:start] + "\n\n" + "\n".join(rows) + "\n\n" + text[end:]
+
+
 _MARK = "<!-- catalogue: made by docs/reference.py -->"
 _END = "<!-- end of the catalogue -->"
-PAGES = {"cli.md": cli_page, "settings.md": settings_page, "encoders.md": encoders_page}
+PAGES = {"cli.md": cli_page, "settings.md": settings_page, "encoders.md": encoders_page, "methods.md": methods_page}
 
 if __name__ == "__main__":
     for file, page in PAGES.items():

@@ -36,11 +36,11 @@ def models(
     for known in MODELS.names():
         card = model_class(known).card
         attention = "yes" if card.attention else "no"
-        rows.append([known, "model", card.summary, _size(known), attention, card.paper, MODELS.source(known)])
+        rows.append([known, "model", card.summary, size_of(known), attention, card.paper, MODELS.source(known)])
     for known in WRAPPERS.names():
         wrapper = wrapper_class(known)
-        attention = "as the model"
-        rows.append([known, "wrapper", wrapper.summary, _size(known), attention, wrapper.paper, WRAPPERS.source(known)])
+        source = WRAPPERS.source(known)
+        rows.append([known, "wrapper", wrapper.summary, size_of(known), "as the model", wrapper.paper, source])
     print_table(["name", "kind", "idea", "parameters", "attention", "paper", "from"], rows, form)
 
 
@@ -51,7 +51,7 @@ def _shown(name: str) -> list[list[Any]]:
     if name in WRAPPERS:
         wrapper = wrapper_class(name)
         rows: list[list[Any]] = [["kind", "wrapper"], ["summary", wrapper.summary], ["paper", wrapper.paper]]
-        rows.append(["parameters", _size(name)])
+        rows.append(["parameters", size_of(name)])
         if wrapper.main_option is not None:
             rows.append([f"--with {name}=VALUE", f"the same as {name}.{wrapper.main_option}=VALUE"])
         return rows + _option_rows(wrapper.Options, f"--with {name}.", "")
@@ -60,10 +60,10 @@ def _shown(name: str) -> list[list[Any]]:
         raise SettingsError(f"there is no model or wrapper `{name}`", hint=hint)
     model = model_class(name)
     rows = [["kind", "model"], *([f.name, getattr(model.card, f.name)] for f in _fields(model.card))]
-    return [*rows, ["parameters", _size(name)], *_option_rows(model.Options, "-s")]
+    return [*rows, ["parameters", size_of(name)], *_option_rows(model.Options, "-s")]
 
 
-def _size(name: str) -> int | str | None:
+def size_of(name: str) -> int | str | None:
     """Parameters at 1024 features and two classes; None where a model can't be built without options."""
     from pathpipe.mil.registry import WRAPPERS, Recipe, build_model
 

@@ -18,7 +18,7 @@ from pathpipe.tissue.mask import TissueMask, area_share, integral
 
 Floats = npt.NDArray[np.float64]
 STEPS = 20
-MOST_TILES = 10_000
+MOST_TILES = 4_000
 SEED = 0
 _LEVEL = 0.95
 ANY = "any"

@@ -61,12 +61,12 @@ class Plot:
 
     Attributes:
         svg: Made by this package from numbers and escaped names: it goes into the page as it is.
-        wide: Whether it takes a row of its own.
+        width: `whole` takes a row of its own, `double` the room of two.
     """
 
     caption: str
     svg: str
-    wide: bool = False
+    width: Literal["single", "double", "whole"] = "single"
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Pictures side by side, or one under the other where they are `wide`."""
+    """Pictures side by side, small ones or, where they are `wide`, two in a row."""
 
     kind: ClassVar[str] = "gallery"
     pictures: tuple[Picture, ...]

@@ -51,12 +51,12 @@ def characteristics(slides: Sequence[SlideEntry], columns: Mapping[str, By], gro
     rows.append(("slides", *(sum(slide.patient_id in one for slide in slides) for one in of)))
     rows.append(("slides with a result", *(_done(slides, one) for one in of)))
     rows.append(("tiles a slide", *(_spread([s.tiles for s in slides if s.patient_id in one]) for one in of)))
-    areas = ("tissue a slide, mm²", *(_spread([s.tissue_mm2 for s in slides if s.patient_id in one], 1) for one in of))
+    areas = ("tissue a slide, mm²", *(_spread([s.tissue_mm2 for s in slides if s.patient_id in one], 2) for one in of))
     rows.append(areas)
     for column, values in columns.items():
         rows += _column_rows(column, values, sets)
     note = "Numbers are medians with quartiles; shares are of the patients whose value is known."
-    return Table("characteristics", ("", "all", *(f"`{name}`" for name in names)), tuple(rows), note=(note,))
+    return Table("characteristics", ("property", "all", *(f"`{name}`" for name in names)), tuple(rows), note=(note,))
 
 
 def _done(slides: Sequence[SlideEntry], patients: set[str]) -> int:
@@ -105,6 +105,7 @@ def _spread(values: Sequence[float | None], digits: int = 0) -> str:
 
 def slide_table(slides: Sequence[SlideEntry], target: str) -> Table:
     """Every slide with its numbers."""
+    remarks = any(slide.flags for slide in slides)
     rows = tuple(
         (
             slide.slide_id,
@@ -114,11 +115,20 @@ def slide_table(slides: Sequence[SlideEntry], target: str) -> Table:
             slide.tiles,
             slide.tissue_mm2,
             slide.mpp,
-            Cell("; ".join(slide.flags), wide=bool(slide.flags)),
+            *([Cell("; ".join(slide.flags), wide=bool(slide.flags))] if remarks else []),
         )
         for slide in slides
     )
-    names = ("slide", "patient", target, "state", "tiles", "tissue mm²", "um/px", "remarks on the tissue")
+    names = (
+        "slide",
+        "patient",
+        target,
+        "state",
+        "tiles",
+        "tissue mm²",
+        "um/px",
+        *(["remarks on the tissue"] if remarks else []),
+    )
     return Table("slides", names, rows, digits=2)
 
 

@@ -99,7 +99,7 @@ def explained_section(
         blocks.append(Gallery(tuple(_heatmap(one, pictures[one.key][0]) for one in shown), wide=True))
         sheets = tuple(_sheet(one, sheet) for one in shown if (sheet := pictures[one.key][1]) is not None)
         if sheets:
-            blocks.append(Gallery(sheets))
+            blocks.append(Gallery(sheets, wide=True))
     if checks is not None or any(one.curves for one in explained):
         blocks += [Heading("Do the explanations hold?"), *_checks(explained, checks)]
     return Section("heatmaps", "Heatmaps and tiles", (*blocks, _table(explained)), "Heatmaps")
@@ -135,7 +135,7 @@ def _checks(explained: Sequence[Explained], checks: Table | None) -> list[Block]
     ]
     drawn = _mean_curves(explained)
     if drawn:
-        with plot(3.4, 2.7) as (figure, axes):
+        with plot() as (figure, axes):
             lines(axes, drawn)
             axes.set_xlabel("share of tiles kept")
             axes.set_ylabel("prediction (mean of slides)")

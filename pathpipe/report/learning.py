@@ -42,7 +42,7 @@ def learning_section(curves: Sequence[LearningCurve]) -> Section | None:
         text += f" Drawn: the first {MOST_PANELS} of {len(folds)} folds."
     if len({curve.seed for curve in curves}) > 1:
         text += " One colour a seed."
-    drawn = [Plot("Loss by epoch, a panel a fold", learning_plot(curves), wide=True)]
+    drawn = [Plot("Loss by epoch, a panel a fold", learning_plot(curves), "whole")]
     blocks: tuple[Block, ...] = (Words(text), Plots(tuple(drawn)), _table(curves))
     return Section("training", "Learning curves", blocks)
 

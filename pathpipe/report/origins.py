@@ -40,12 +40,12 @@ def origins_section(
             "fingerprint is made from a stage's version, its settings and the fingerprints of what it read."
         ),
         Folded("Commands", lines),
-        Folded("Settings (the file `settings.yaml`)".replace("`", ""), settings_yaml),
+        Folded("Settings (the file settings.yaml)", settings_yaml),
         Table(
             "origins",
             ("stage", "artefact", "stage version", "fingerprint"),
             tuple((one.stage, one.artefact, one.version, Cell(f"`{one.fingerprint}`")) for one in origins),
         ),
-        Table("packages", ("package", "version"), tuple((name, version) for name, version in packages.items())),
+        Folded("Versions", "\n".join(f"{name} {version}" for name, version in packages.items())),
     ]
     return Section("reproduce", "To reproduce it", tuple(blocks), "Reproduce")

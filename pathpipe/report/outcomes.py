@@ -40,6 +40,7 @@ def scatter_plot(points: Curve, means: Curve | None, unit: str, name: str = "sca
 def survival_plot(groups: Sequence[RiskGroup], unit: str, name: str = "survival") -> str:
     """Kaplan-Meier curves with their intervals, and the patients at risk below."""
     with plot(4.6, 2.7 + 0.17 * len(groups)) as (figure, axes):
+        figure.get_layout_engine().set(h_pad=0.12)  # type: ignore[union-attr,call-arg] # room for the last line
         last = max([time for one in groups for time in one.time] or [1.0])
         ticks = _ticks(last)
         for one, colour, dash in zip(groups, cycle(COLOURS), cycle(DASHES), strict=False):

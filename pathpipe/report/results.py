@@ -7,13 +7,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pathpipe.evaluation.bootstrap import Interval
+from pathpipe.evaluation.comparison.comparison import Comparison
 from pathpipe.evaluation.evaluation import Evaluation, FoldMean, ReliabilityPoints, RiskGroups
 from pathpipe.report.blocks import Block, Cell, Heading, Plot, Plots, Section, Table, Value, Words
+from pathpipe.report.compared import verdicts
 from pathpipe.report.drawing import Named
 from pathpipe.report.outcomes import scatter_plot, survival_plot
 from pathpipe.report.plots import confusion_plot, decision_plot, precision_recall_plot, reliability_plot, roc_plot
 from pathpipe.report.subgroups import subgroup_blocks
-from pathpipe.report.words import interval_text, number, p_text
+from pathpipe.report.words import gathered, interval_text, number, p_text
 
 _RULES = {
     "ordinal": "The median grade is predicted.",
@@ -32,6 +34,7 @@ class Result:
         unit: What the target's numbers are of: the column of a number, the time of a survival.
         model_name: What the model is called on the page.
         baseline: None where there is none, with a note that says why.
+        against_baseline: Both compared.
     """
 
     target: str
@@ -42,6 +45,7 @@ class Result:
     baseline_name: str = ""
     baseline: Evaluation | None = None
     baseline_note: str | None = None
+    against_baseline: Comparison | None = None
 
 
 def result_section(result: Result, number_of: int = 0, several: bool = False) -> Section:
@@ -58,7 +62,9 @@ def result_section(result: Result, number_of: int = 0, several: bool = False) ->
     blocks: list[Block] = [Words(text), _metrics(result, mark)]
     if result.baseline_note:
         blocks.append(Words(f"{result.baseline_note}."))
-    blocks += [Words(f"{note}.") for note in found.notes]
+    if result.against_baseline is not None:
+        blocks += [Words(line, "") for line in verdicts(result.against_baseline)]
+    blocks += [Words(f"{note}.") for note in gathered(found.notes)]
     drawn = _plots(result, mark)
     if drawn:
         blocks.append(Plots(tuple(drawn)))
@@ -96,21 +102,26 @@ def _interval(one: Interval | None) -> Value:
 
 
 def _folds(found: Evaluation, mark: str) -> list[Block]:
-    text = "Numbers of all folds together rank patients of different folds, whose models need not agree in scale; the "
-    text += "mean over folds, of those where a number is defined, doesn't."
-    names, thresholds = list(found.metrics), bool(found.thresholds)
-    rows: list[tuple[Value, ...]] = []
-    for fold, values in sorted(found.folds.items()):
-        row: list[Value] = [str(fold), found.fold_patients.get(fold), *(_finite(values.get(name)) for name in names)]
-        rows.append((*row, found.thresholds.get(fold)) if thresholds else tuple(row))
-    means = found.fold_means
-    last: list[Value] = ["mean ± sd", None, *(_mean(means[name]) if name in means else None for name in names)]
-    rows.append((*last, None) if thresholds else tuple(last))
-    columns = ("fold", "patients", *names, *(("threshold",) if thresholds else ()))
-    return [Words(text), Table(f"by-fold{mark}", columns, tuple(rows), summary=True)]
+    """Metrics down, folds across."""
+    text = (
+        "Each fold's model on its own test patients; the mean is over the folds where a number is defined. Folds share "
+    )
+    text += "training patients, so their spread is no standard error."
+    folds = sorted(found.folds)
+    rows: list[tuple[Value, ...]] = [("test patients", *(found.fold_patients.get(fold) for fold in folds), None)]
+    if found.thresholds:
+        rows.append(("threshold", *(found.thresholds.get(fold) for fold in folds), None))
+    for name in found.metrics:
+        values = [_finite(found.folds[fold].get(name)) for fold in folds]
+        if any(value is not None for value in values):
+            rows.append((name, *values, _mean(found.fold_means.get(name))))
+    columns = ("metric", *(f"fold {fold}" for fold in folds), "mean ± sd")
+    return [Words(text), Table(f"by-fold{mark}", columns, tuple(rows))]
 
 
-def _mean(one: FoldMean) -> str:
+def _mean(one: FoldMean | None) -> str | None:
+    if one is None or not math.isfinite(one.mean):
+        return None
     return f"{number(one.mean)} ± {number(one.sd)}" if math.isfinite(one.sd) else number(one.mean)
 
 
@@ -141,7 +152,7 @@ def _plots(result: Result, mark: str) -> list[Plot]:
         drawn.append(Plot("Truth against prediction", scatter_plot(points, means, result.unit, f"scatter{mark}")))
     if found.risk_groups is not None:
         picture = survival_plot(found.risk_groups.groups, result.unit, f"survival{mark}")
-        drawn.append(Plot("Kaplan-Meier curves by predicted risk", picture, wide=True))
+        drawn.append(Plot("Kaplan-Meier curves by predicted risk", picture, "double"))
     return drawn
 
 
@@ -196,7 +207,7 @@ def _calibration(found: Evaluation, mark: str) -> list[Block]:
     blocks: list[Block] = [Heading("Calibration"), Words(text), Table(f"calibration{mark}", columns, tuple(rows))]
     for how, one in corrected.items():
         said = "; ".join(f"fold {fold}: {_fit(numbers)}" for fold, numbers in sorted(one.fitted.items()))
-        blocks += [Words(f"{how}: {said}."), *(Words(f"{how}: {note}.") for note in one.notes)]
+        blocks += [Words(f"{how}: {said}."), *(Words(f"{how}: {note}.") for note in gathered(one.notes))]
     return blocks
 
 

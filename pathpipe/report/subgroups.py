@@ -32,7 +32,7 @@ def subgroup_blocks(found: Evaluation, mark: str) -> list[Block]:
         picture = forest_plot(
             [("all", whole.value, whole.low, whole.high), *rows], name, whole.value, f"subgroups{mark}"
         )
-        blocks.append(Plots((Plot(f"{name} by subgroup; the dotted line is of all patients", picture, wide=True),)))
+        blocks.append(Plots((Plot(f"{name} by subgroup; the dotted line is of all patients", picture, "whole"),)))
     table = tuple(_row(one, names) for one in found.subgroups)
     columns = ("column", "value", "patients", "of them", *names)
     return [*blocks, Table(f"subgroups{mark}", columns, table)]

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
+from collections.abc import Sequence
 
 from pathpipe.evaluation.bootstrap import Interval
 
 DASH = "–"
+_OF_FOLD = re.compile(r"fold (\d+): (.*)", re.DOTALL)
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -28,6 +31,18 @@ def p_text(p: float) -> str:
     if not math.isfinite(p):
         return DASH
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def gathered(notes: Sequence[str]) -> list[str]:
+    """Notes that say the same of several folds, once: `folds 0, 1: ...`."""
+    found: dict[str, list[str]] = {}
+    for note in notes:
+        match = _OF_FOLD.fullmatch(note)
+        found.setdefault(match[2] if match else note, []).extend([match[1]] if match else [])
+    return [
+        f"fold{'s' if len(folds) > 1 else ''} {', '.join(folds)}: {text}" if folds else text
+        for text, folds in found.items()
+    ]
 
 
 def counted(count: int, one: str, many: str | None = None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from pathpipe.report.blocks import Block, Cell, Section, Table, Words
+from pathpipe.report.blocks import Block, Cell, Section, Table, Value, Words
 from pathpipe.report.cohort import state_cell
 from pathpipe.report.words import counted, duration
 
@@ -99,11 +99,11 @@ def work_section(stages: Sequence[StageWork], bottleneck: str | None) -> Section
         Table("work", columns, rows, digits=1),
     ]
     if bottleneck:
-        blocks.append(Words(f"Encoding: {bottleneck}.", ""))
+        blocks.append(Words(f"Encoding: {bottleneck.removeprefix('time: ')}.", ""))
     return Section("work", "Throughput and bottleneck", tuple(blocks), "Throughput")
 
 
-def _row(one: StageWork) -> tuple[str | int | float | None, ...]:
+def _row(one: StageWork) -> tuple[Value, ...]:
     total = sum(one.seconds)
     done = sum(one.states.get(state, 0) for state in ("done", "current"))
     return (
@@ -115,5 +115,5 @@ def _row(one: StageWork) -> tuple[str | int | float | None, ...]:
         duration(total) if one.seconds else None,
         duration(median(one.seconds)) if one.seconds else None,
         one.tiles / total if one.tiles and total else None,
-        one.where,
+        Cell(f"`{one.where}`", wide=True),
     )

@@ -6,6 +6,7 @@ import csv
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import isnan, nan
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ from pathpipe.settings import EvaluateSettings, RunSettings
 from pathpipe.stages.chain import train_name
 from pathpipe.stages.evaluate import BASELINE_TABLE
 from pathpipe.stages.evaluating import Grounds
-from pathpipe.stages.outcomes import read_outcomes
 from pathpipe.stages.stage import versions
 
 FILE, TABLE = "comparison.json", "differences.csv"
@@ -102,8 +102,7 @@ def compare_models(models: Sequence[EvaluatedRun], baseline: bool) -> dict[str, 
 
 
 def _entrants(model: EvaluatedRun, name: str) -> dict[str, Entrant]:
-    task, predictions = read_outcomes(model.folder)
-    grounds = Grounds(model.run, model.settings, task)
+    grounds, predictions = Grounds.of(model.run, model.settings)
     return {
         _question(target): Entrant(name, one, grounds.trained_on, grounds.horizon(target))
         for target, one in predictions.items()
@@ -164,9 +163,9 @@ def rows(found: dict[str, Comparison]) -> list[list[Any]]:
         for one in comparison.differences:
             difference = one.difference
             numbers = [difference.value, difference.low, difference.high, one.p_bootstrap]
-            numbers += [one.delong.p if one.delong else None, one.across_folds.p if one.across_folds else None]
+            numbers += [one.delong.p if one.delong else nan, one.across_folds.p if one.across_folds else nan]
             numbers += [one.p_permutation, one.p_holm]
-            shown = [None if number is None or number != number else number for number in numbers]
+            shown = [None if isnan(number) else number for number in numbers]
             table.append([target, one.metric, one.first, one.second, *shown, one.verdict])
     return table
 

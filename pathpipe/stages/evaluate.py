@@ -25,7 +25,7 @@ from pathpipe.run import Run
 from pathpipe.settings import RunSettings
 from pathpipe.stages.chain import train_name, units
 from pathpipe.stages.evaluating import Grounds, column_values
-from pathpipe.stages.outcomes import TASK, read_outcomes, table_files
+from pathpipe.stages.outcomes import TASK, table_files
 from pathpipe.stages.stage import Job, Made, Stage, sections
 
 FILE, BASELINE_TABLE = "evaluation.json", "baseline.csv"
@@ -73,9 +73,7 @@ def preflight(run: Run, settings: RunSettings) -> None:
 def make(job: Job) -> Made:
     """Pool the test folds and measure every target."""
     name, settings = train_name(job.settings), job.settings.evaluate
-    read = [read_outcomes(job.run.trained(name, unit)) for unit in units(job.run, "train", job.settings)]
-    grounds = Grounds(job.run, job.settings, read[0][0])
-    predictions = {target: Predictions.concatenate([found[target] for _, found in read]) for target in read[0][1]}
+    grounds, predictions = Grounds.of(job.run, job.settings)
     models = {
         target: evaluate_predictions(one, settings, grounds.surroundings(target)) for target, one in predictions.items()
     }

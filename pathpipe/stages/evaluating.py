@@ -17,6 +17,8 @@ from pathpipe.evaluation.predictions import Predictions
 from pathpipe.evaluation.survival.measures import Horizon
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
+from pathpipe.stages.chain import train_name, units
+from pathpipe.stages.outcomes import read_outcomes
 from pathpipe.stages.patients import feature_files, labels_of
 from pathpipe.stages.split import read_splits
 from pathpipe.tasks.task import Task
@@ -50,6 +52,18 @@ class Grounds:
     run: Run
     settings: RunSettings
     task: Task
+
+    @classmethod
+    def of(cls, run: Run, settings: RunSettings) -> tuple[Grounds, dict[str, Predictions]]:
+        """The grounds of a trained model, and target -> its predictions of all folds and seeds.
+
+        Raises:
+            StoreError: A fold is damaged.
+        """
+        name = train_name(settings)
+        read = [read_outcomes(run.trained(name, unit)) for unit in units(run, "train", settings)]
+        predictions = {target: Predictions.concatenate([found[target] for _, found in read]) for target in read[0][1]}
+        return cls(run, settings, read[0][0]), predictions
 
     @cached_property
     def splits(self) -> Splits:

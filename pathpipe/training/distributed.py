@@ -109,13 +109,16 @@ def in_step() -> Iterator[None]:
 
     A `PathpipeError` comes of settings and data, which are everyone's: all meet it at the same place.
     """
+    together = False
     try:
         yield
+        together = True
     except PathpipeError:
+        together = True
         raise
-    except BaseException:
-        _apart.set()
-        raise
+    finally:
+        if not together:
+            _apart.set()
 
 
 def dismiss() -> bool:

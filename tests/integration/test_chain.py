@@ -24,6 +24,7 @@ def test_every_stage_leaves_what_the_documentation_says(reported: Path) -> None:
     assert {path.name for path in reported.iterdir()} == {
         *names.split(),
         "heatmaps",
+        "explanations",
         "report.html",
         "receipts",
         "leases",

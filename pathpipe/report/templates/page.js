@@ -41,7 +41,7 @@
 
   document.querySelectorAll("main table").forEach(table => {
     if (table.tBodies[0].rows.length > 1) sortable(table);
-    if (table.tBodies[0].rows.length > 12) filterable(table);
+    if (table.tBodies[0].rows.length > 24) filterable(table);
   });
 
   const large = document.getElementById("large"), picture = large.querySelector("img");

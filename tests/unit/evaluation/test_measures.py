@@ -10,7 +10,6 @@ from sklearn.metrics import cohen_kappa_score, roc_auc_score
 from pathpipe.evaluation import measures, metrics
 from pathpipe.evaluation.bootstrap import draw_weights
 from pathpipe.evaluation.comparison.delong import DeLong
-from pathpipe.evaluation.survival.censoring import Censoring
 from pathpipe.evaluation.thresholds import threshold_for
 
 
@@ -21,29 +20,17 @@ def _probabilities(seed: int, classes: int, patients: int = 40) -> tuple[np.ndar
     return targets, probabilities, probabilities.argmax(axis=1)
 
 
-def _survival(seed: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, measures.Horizon]:
-    rng = np.random.default_rng(seed)
-    risk = rng.normal(size=50)
-    time, event = np.round(rng.exponential(np.exp(-risk)), 2), rng.random(50) < 0.7
-    censoring = Censoring.of(time, event)
-    return time, event, risk, measures.Horizon(censoring, censoring.reach, np.quantile(time, [0.25, 0.5, 0.75]))
-
-
 def test_every_measure_has_a_number_and_an_interval() -> None:
     targets, probabilities, predicted = _probabilities(0, 2)
     many, of_many, called = _probabilities(1, 4)
-    time, event, risk, horizon = _survival(2)
-    predicted_survival = np.exp(-np.exp(risk)[:, None] * horizon.times)
     truth = np.random.default_rng(3).normal(size=40)
     for named, strata in (
         (measures.classification(targets, probabilities, predicted), targets),
         (measures.classification(many, of_many, called), many),
         (measures.ordinal(many, of_many, called), many),
         (measures.measured(truth, truth + np.random.default_rng(4).normal(size=40)), None),
-        (measures.survival(time, event, risk, horizon, predicted_survival), event.astype(np.int64)),
     ):
-        patients = len(time) if "C-index (Uno)" in named else 40
-        weights = draw_weights(np.zeros(patients, np.int64) if strata is None else strata, 60, seed=0)
+        weights = draw_weights(np.zeros(40, np.int64) if strata is None else strata, 60, seed=0)
         for name, one in named.items():
             for method in ("percentile", "bca"):
                 found = one.interval(weights, 0.9, method, strata)
@@ -91,33 +78,12 @@ def test_constant_numbers() -> None:
     assert np.isnan(nobody["MAE"](np.ones((1, 0)))[0]) and nobody["Pearson"].undefined == "there is no patient"
 
 
-def test_all_censored() -> None:
-    time, event, risk, horizon = _survival(0)
-    weights = draw_weights(np.zeros(50, np.int64), 30, seed=0)
-    for name, one in measures.survival(time, event & False, risk, horizon).items():
-        found = one.interval(weights, 0.9, "bca")
-        assert np.isnan(found.value) and found.note == "all patients are censored", name
-
-
-def test_training_patients_followed_too_shortly() -> None:
-    time, event, risk, horizon = _survival(0)
-    short = measures.Horizon(Censoring.of(np.array([0.1, 0.2]), np.array([True, False])), np.inf, horizon.times)
-    weights = draw_weights(event.astype(np.int64), 30, seed=0)
-    named = measures.survival(time, event, risk, short, np.exp(-np.exp(risk)[:, None] * horizon.times))
-    for name in ("C-index (Uno)", "mean dynamic AUC", "integrated Brier score"):
-        found = named[name].interval(weights, 0.9)
-        assert np.isnan(found.value) and "training patients" in (found.note or ""), name
-    assert np.isfinite(named["C-index (Harrell)"].interval(weights, 0.9).value)
-
-
 def test_nobody() -> None:
-    nobody, none, truly = np.zeros(0), np.zeros(0, np.int64), np.zeros(0, bool)
-    horizon = _survival(0)[3]
+    nobody, none = np.zeros(0), np.zeros(0, np.int64)
     for named in (
         measures.classification(none, np.zeros((0, 2)), none),
         measures.ordinal(none, np.zeros((0, 3)), none),
         measures.measured(nobody, nobody),
-        measures.survival(nobody, truly, nobody, horizon, np.zeros((0, 3))),
     ):
         for name, one in named.items():
             assert np.isnan(one(np.ones((2, 0)))).tolist() == [True, True], name

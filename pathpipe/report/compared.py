@@ -1,0 +1,107 @@
+"""Models beside each other on a page: their numbers, every pair's difference, and which differences are real."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+from pathpipe.evaluation.comparison.comparison import Comparison, PairDifference
+from pathpipe.report.blocks import Block, Cell, Heading, Plot, Plots, Section, Table, Value, Words
+from pathpipe.report.outcomes import Estimate, forest_plot
+from pathpipe.report.words import counted, interval_text, number, p_text
+
+
+def verdicts(comparison: Comparison) -> list[str]:
+    """One sentence a pair, on the first metric, by which one judges."""
+    return [_verdict(one) for one in comparison.differences if one.metric == comparison.differences[0].metric]
+
+
+def _verdict(one: PairDifference) -> str:
+    names = f"`{one.first}` less `{one.second}` in {one.metric}"
+    numbers = f"{_signed(one.difference.value)} ({interval_text(one.difference)}), corrected p {p_text(one.p_holm)}"
+    return f"{names}: {numbers}: {one.verdict}."
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.3f}" if math.isfinite(value) else "–"
+
+
+def comparison_section(
+    title: str, comparisons: Mapping[str, Comparison], mark: str = "", further: Sequence[Block] = ()
+) -> Section:
+    """The models on the patients they have in common, target by target.
+
+    Args:
+        mark: What tells its ids from those of other comparisons.
+        further: Blocks that stand at the end.
+    """
+    blocks: list[Block] = []
+    for at, (target, one) in enumerate(comparisons.items()):
+        if len(comparisons) > 1:
+            blocks.append(Heading(target))
+        blocks += _comparison(one, f"{mark}-{at}" if at else mark)
+    return Section(f"comparison{mark}", title, (*blocks, *further))
+
+
+def _comparison(one: Comparison, mark: str) -> list[Block]:
+    counts = ", ".join(f"{count} {name}" for name, count in one.patients.items())
+    total = counted(sum(one.patients.values()), "patient")
+    level = f"{100 * one.confidence:.0f}%"
+    blocks: list[Block] = [
+        Words(f"On the {total} that all of them tested ({counts}). Intervals ({level}) by bootstrap over patients."),
+        _models(one, mark),
+        *(Words(f"{note}.") for note in one.notes),
+        Words(
+            "A difference is real where the permutation test's p, corrected by Holm for all pairs of the first metric, "
+            f"and of all others together, is below {1 - one.confidence:.2g}. Other tests stand beside it for who asks."
+        ),
+    ]
+    drawn = _drawn(one)
+    if drawn:
+        metric = one.differences[0].metric
+        picture = forest_plot(drawn, f"difference in {metric}", 0.0, f"differences{mark}")
+        blocks.append(
+            Plots((Plot(f"{metric}: first less second; at the dotted line they are alike", picture, "whole"),))
+        )
+    blocks.append(_differences(one, mark))
+    if math.isfinite(one.all_equal_p):
+        blocks.append(Words(f"DeLong's test that all areas are alike: p {p_text(one.all_equal_p)}."))
+    return blocks
+
+
+def _models(one: Comparison, mark: str) -> Table:
+    names = list(dict.fromkeys(name for model in one.models for name in model.metrics))
+    rows: list[tuple[Value, ...]] = []
+    for model in one.models:
+        row: list[Value] = [model.name, model.patients]
+        for name in names:
+            found = model.metrics.get(name)
+            known = found is not None and math.isfinite(found.value)
+            row.append(f"{number(found.value)} ({interval_text(found)})" if found is not None and known else None)
+        rows.append(tuple(row))
+    return Table(f"models{mark}", ("model", "patients tested", *names), tuple(rows))
+
+
+def _drawn(one: Comparison) -> list[Estimate]:
+    first = [pair for pair in one.differences if pair.metric == one.differences[0].metric]
+    return [
+        (f"{pair.first} - {pair.second}", pair.difference.value, pair.difference.low, pair.difference.high)
+        for pair in first
+        if math.isfinite(pair.difference.value)
+    ]
+
+
+def _differences(one: Comparison, mark: str) -> Table:
+    delong = any(pair.delong is not None for pair in one.differences)
+    folds = any(pair.across_folds is not None for pair in one.differences)
+    columns = ["metric", "first", "second", "difference", "interval", "p permutation", "p Holm"]
+    columns += ["p bootstrap", *(["p DeLong"] if delong else []), *(["p across folds"] if folds else []), "real?"]
+    return Table(f"pairs{mark}", tuple(columns), tuple(_row(pair, delong, folds) for pair in one.differences))
+
+
+def _row(pair: PairDifference, delong: bool, folds: bool) -> tuple[Value, ...]:
+    row: list[Value] = [pair.metric, pair.first, pair.second, _signed(pair.difference.value)]
+    row += [interval_text(pair.difference), p_text(pair.p_permutation), p_text(pair.p_holm), p_text(pair.p_bootstrap)]
+    row += [p_text(pair.delong.p) if pair.delong else None] if delong else []
+    row += [p_text(pair.across_folds.p) if pair.across_folds else None] if folds else []
+    return (*row, Cell(pair.verdict, "good" if pair.better else "", hint=pair.note or "", wide=True))
