@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,6 +11,7 @@ import typer
 
 from pathpipe.cli.evaluate import evaluate
 from pathpipe.cli.options import with_settings
+from pathpipe.cli.report import report
 from pathpipe.cli.session import (
     ConfigOption,
     OutOption,
@@ -20,6 +22,7 @@ from pathpipe.cli.session import (
     run_stage,
     stderr_console,
 )
+from pathpipe.errors import ExitCode, PathpipeError, SettingsError
 
 if TYPE_CHECKING:
     from pathpipe.run import Run
@@ -71,20 +74,16 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
         "used to choose anything. Writes RUN/train/NAME/.",
         ("train", *_TRAIN),
     ),
-    "report": (
-        "Write one offline HTML page that shows the whole run.\n\nWrites RUN/report.html.",
-        ("evaluate", "heatmap", "train", *_TRAIN),
-    ),
 }
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the app."""
     for name, (text, sections) in COMMANDS.items():
-        if name == "report":
-            app.command("evaluate")(evaluate)
-            app.command("heatmap")(heatmap)
         app.command(name, help=text)(_chain_command(name, sections))
+    app.command("evaluate")(evaluate)
+    app.command("heatmap")(heatmap)
+    app.command("report")(report)
     app.command("run")(run)
 
 
@@ -160,16 +159,47 @@ def heatmap(
 
 @with_settings("execution")
 def run(
-    config: Annotated[Path, typer.Argument(help="YAML file with a `cohort` and settings (see configs/)")],
+    configs: Annotated[
+        list[Path], typer.Argument(metavar="CONFIG...", help="YAML files with a `cohort` and settings (see configs/)")
+    ],
     out: OutOption = None,
     print_config: PrintConfigOption = False,
     quiet: QuietOption = False,
     *,
     given: Given,
 ) -> None:
-    """Everything from slides to report, as one YAML file says.
+    """Everything from slides to report, as YAML files say: one run a file, one after the other.
 
-    Run it again after an interruption or a failure: only what is left is done.
+    Run it again after an interruption or a failure: only what is left is done. The runs are named after the files and
+    lie in runs/; -o names the run of one file, or of several the folder that holds them. Prints what became of every
+    stage, in how many seconds, and where it lies.
     """
-    where = out or Path("runs") / config.stem
-    run_stage("report", Request(None, where, config, print_config, quiet), given)
+    if len(configs) == 1:
+        where = out or Path("runs") / configs[0].stem
+        run_stage("report", Request(None, where, configs[0], print_config, quiet), given)
+        return
+    _run_all(configs, out or Path("runs"), Request(None, None, None, print_config, quiet), given)
+
+
+def _run_all(configs: list[Path], parent: Path, asked: Request, given: Given) -> None:
+    """One run a file; the exit code is the largest, so one failure is not lost among others."""
+    from pathpipe.cli.tables import print_table
+
+    rows: list[tuple[str, int, str, str]] = []
+    for config in configs:
+        if [one.stem for one in configs].count(config.stem) > 1:
+            raise SettingsError(f"two files are named {config.stem}, and so would be their runs", where=str(config))
+    for config in configs:
+        where, code, reason = parent / config.stem, ExitCode.DONE, ""
+        stderr_console().print(f"{config}:", markup=False, highlight=False)
+        try:
+            run_stage("report", replace(asked, out=where, config=config), given)
+        except typer.Exit as stop:
+            code = ExitCode(stop.exit_code)
+        except PathpipeError as error:
+            code, reason = error.exit_code, str(error)
+        rows.append((str(config), int(code), reason, str(where)))
+    if not asked.print_config:
+        print_table(("config", "exit code", "reason", "run"), rows)
+    if worst := max(code for _, code, _, _ in rows):
+        raise typer.Exit(worst)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pathpipe.evaluation.comparison.comparison import Comparison
     from pathpipe.run import Run
     from pathpipe.settings import RunSettings
+    from pathpipe.stages.compare import EvaluatedRun
 
 SourcesArgument = Annotated[
     list[Path] | None,
@@ -54,19 +56,34 @@ def evaluate(
         asked = Request(sources[0] if sources else None, out, config, print_config, quiet)
         run_stage("evaluate", asked, given, None, _show)
         return
+    folder, _, found = compare_sources(sources, Request(None, out, config, print_config, quiet), given, baseline)
+    if not quiet:
+        _show_comparison(found)
+    stderr_console().print(f"comparison: {folder}", markup=False, highlight=False, soft_wrap=True)
+
+
+def compare_sources(
+    sources: list[Path], asked: Request, given: dict[str, dict[str, Any]], baseline: bool
+) -> tuple[Path, list[EvaluatedRun], dict[str, Comparison]]:
+    """Evaluate several models, compare them and write that down.
+
+    Args:
+        asked: Everything that was typed but the sources; `out` is the folder of the comparison.
+
+    Returns:
+        That folder, the models, target -> comparison.
+    """
     from pathpipe.stages.compare import EvaluatedRun, compare_models, comparison_name, names_of, write_comparison
 
     models = []
     for one in sources:
-        run, settings = run_stage("evaluate", Request(one, None, config, print_config, quiet), given)
+        run, settings = run_stage("evaluate", replace(asked, source=one, out=None), given)
         models.append(EvaluatedRun(run, settings))
-    folder = out or models[0].run.comparison(comparison_name(names_of(models)))
+    folder = asked.out or models[0].run.comparison(comparison_name(names_of(models)))
     _refuse_run(folder)
     found = compare_models(models, baseline)
     write_comparison(folder, models, found)
-    if not quiet:
-        _show_comparison(found)
-    stderr_console().print(f"comparison: {folder}", markup=False, highlight=False, soft_wrap=True)
+    return folder, models, found
 
 
 def _refuse_run(folder: Path) -> None:

@@ -106,18 +106,20 @@ def run_stage(
     given: Mapping[str, Mapping[str, Any]],
     only: Sequence[str] | None = None,
     show: Callable[[Run, RunSettings], None] | None = None,
+    alone: bool = False,
 ) -> tuple[Run, RunSettings]:
     """Bring a run up to `stage`; exit with a code that says what went wrong, if anything did.
 
     Args:
         only: Slide ids the stage is limited to.
         show: Prints what the stage made, whatever the exit code; called when it is there and `--quiet` is not.
+        alone: Whether what comes before the stage is left as it is.
 
     Returns:
         The run, and the settings it is up to date with.
     """
     from pathpipe.cli.progress import Display
-    from pathpipe.cli.tables import print_outcome
+    from pathpipe.cli.tables import SUMMARY, print_outcome, print_table, summary_rows
     from pathpipe.execution.follow import follow, is_follower, leading
     from pathpipe.execution.pipeline import bring_up_to_stage
     from pathpipe.stages.bottleneck import describe_time
@@ -133,18 +135,20 @@ def run_stage(
         run.save_settings(settings)
     try:
         with leading(), Display(console, request.quiet) as display:
-            outcome = bring_up_to_stage(run, stage, settings, display, only)
+            outcome = bring_up_to_stage(run, stage, settings, display, only, alone)
     except PathpipeError:  # refused before anything was made: the request must not come back as the run's own settings
         run.restore_settings(before)
         raise
     if not outcome.of("stale"):
         run.save_settings(settings)
     if not request.quiet or outcome.of("failed", "stale"):
-        print_outcome(outcome, console)
+        print_outcome(outcome, console, counts=stage != "report")
     encoded = outcome.receipts.get("extract", {}).values()
     spent = describe_time([(one.spent, one.counts.get("tiles", 0)) for one in encoded], settings.execution)
     if spent and not request.quiet:
         console.print(spent, highlight=False, soft_wrap=True)
+    if stage == "report" and not request.quiet:
+        print_table(SUMMARY, summary_rows(outcome, run, settings))
     if show is not None and not request.quiet and _made(run, stage, settings):
         show(run, settings)
     code = outcome.exit_code(settings.execution.max_failures)

@@ -15,6 +15,10 @@ from rich.text import Text
 
 from pathpipe.execution.pipeline import Outcome
 from pathpipe.execution.receipt import Receipt
+from pathpipe.run import Run
+from pathpipe.settings import RunSettings
+
+SUMMARY = ("stage", "units", "done", "current", "empty", "failed", "stale", "seconds", "where")
 
 
 def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], form: str = "table") -> None:
@@ -41,8 +45,25 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[Any]], form: str
     console.print(table)
 
 
-def print_outcome(outcome: Outcome, console: Console) -> None:
-    """The units that need a look, one row a reason, and a closing count."""
+def summary_rows(outcome: Outcome, run: Run, settings: RunSettings) -> list[list[Any]]:
+    """What became of every stage that was reached: a row a stage; see `SUMMARY`. Seconds are added up over units."""
+    from pathpipe.stages.chain import for_encoder
+    from pathpipe.stages.receipts import where_of
+
+    rows = []
+    for label, units in outcome.receipts.items():
+        stage, _, encoder = label.partition(" ")
+        own = for_encoder(settings, encoder) if encoder else settings
+        states = [receipt.state for receipt in units.values()]
+        seconds = sum(receipt.seconds for receipt in units.values() if receipt.state != "current")
+        where = f"{run.folder}/{where_of(run, stage, next(iter(units)), own)}" if units else ""
+        numbers = [states.count(state) for state in ("done", "current", "empty", "failed", "stale")]
+        rows.append([label, len(units), *numbers, round(seconds, 1), where])
+    return rows
+
+
+def print_outcome(outcome: Outcome, console: Console, counts: bool = True) -> None:
+    """The units that need a look, one row a reason, and a closing count of every stage."""
     trouble = outcome.of("failed", "stale", "empty")
     if trouble:
         table = Table(box=box.SIMPLE_HEAD, header_style="bold")
@@ -62,7 +83,7 @@ def print_outcome(outcome: Outcome, console: Console) -> None:
                     highlight=False,
                     soft_wrap=True,
                 )
-    for stage, units in outcome.receipts.items():
+    for stage, units in outcome.receipts.items() if counts else ():
         states = [receipt.state for receipt in units.values()]
         counted = [f"{states.count(s)} {s}" for s in ("done", "current", "empty", "failed", "stale") if s in states]
         console.print(f"{stage}: {' · '.join(counted)}", highlight=False)

@@ -39,6 +39,8 @@ def _read(kind: Any, value: Any) -> Any:
     origin, inner = get_origin(kind), get_args(kind)
     if origin in (Union, UnionType):
         return None if value is None else _read(next(one for one in inner if one is not NoneType), value)
+    if origin in (dict, list, tuple) or is_dataclass(kind):
+        _refuse_other(value, dict if origin is dict or is_dataclass(kind) else list)
     if origin is dict:
         return {inner[0](key): _read(inner[1], item) for key, item in value.items()}
     if origin in (list, tuple):
@@ -47,9 +49,13 @@ def _read(kind: Any, value: Any) -> Any:
         return _record(kind, value)
     if kind is float:
         return math.nan if value is None else float(value)
+    _refuse_other(value, kind)
+    return value
+
+
+def _refuse_other(value: Any, kind: type) -> None:
     if not isinstance(value, kind):
         raise TypeError(f"`{value}` is no {kind.__name__}")
-    return value
 
 
 def _record(cls: Any, value: Any) -> Any:

@@ -39,24 +39,33 @@ class Outcome:
 
 
 def bring_up_to_stage(
-    run: Run, stage: str, settings: RunSettings, listener: Listener, only: Sequence[str] | None = None
+    run: Run,
+    stage: str,
+    settings: RunSettings,
+    listener: Listener,
+    only: Sequence[str] | None = None,
+    alone: bool = False,
 ) -> Outcome:
     """Bring a run up to date as far as `stage`.
 
     Slides that fail stay out and the rest goes on; a stage of the whole cohort that fails ends the chain, unless it is
-    a view that nothing is made from.
+    a view that nothing is made from; the report is made all the same, and shows what failed.
 
     Args:
         only: Slide ids the last stage is limited to, if it works on slides.
+        alone: Whether what comes before the stage is left as it is.
     """
     outcome = Outcome()
-    chain = upstream(stage)
+    chain = [stage] if alone else upstream(stage)
     for name in chain:
         check = STAGES[name].preflight
         if check is not None:
             for one in _passes([name], settings):
                 check(run, one)
+    ended = False
     for group in _groups(chain):
+        if ended and not STAGES[group[-1]].always:
+            continue
         keys = units(run, group[-1], settings)
         if only is not None and group[-1] == stage:
             keys = [key for key in keys if key in set(only)]
@@ -70,9 +79,10 @@ def bring_up_to_stage(
                     outcome.receipts.setdefault(label, {})[key] = receipt
             blocked += [one for receipts in results.values() for one in receipts if not one.ok]
             keys = [key for key in keys if results[key][-1].ok]
-        alone = group[-1] in (*SLIDE_STAGES, *FROM_FEATURES) or STAGES[group[-1]].view
-        if any(one.state == "stale" or one.refused for one in blocked) or (blocked and not alone):
+        if any(one.state == "stale" for one in blocked):
             break
+        go_on = group[-1] in (*SLIDE_STAGES, *FROM_FEATURES) or STAGES[group[-1]].view
+        ended = ended or any(one.refused for one in blocked) or bool(blocked and not go_on)
     return outcome
 
 

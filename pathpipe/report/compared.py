@@ -6,8 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 
 from pathpipe.evaluation.comparison.comparison import Comparison, PairDifference
+from pathpipe.evaluation.evaluation import Evaluation
 from pathpipe.report.blocks import Block, Cell, Heading, Plot, Plots, Section, Table, Value, Words
-from pathpipe.report.outcomes import Estimate, forest_plot
+from pathpipe.report.outcomes import Estimate, forest_plot, scatter_plot, survival_plot
+from pathpipe.report.plots import precision_recall_plot, reliability_plot, roc_plot
 from pathpipe.report.words import counted, interval_text, number, p_text
 
 
@@ -105,3 +107,57 @@ def _row(pair: PairDifference, delong: bool, folds: bool) -> tuple[Value, ...]:
     row += [p_text(pair.delong.p) if pair.delong else None] if delong else []
     row += [p_text(pair.across_folds.p) if pair.across_folds else None] if folds else []
     return (*row, Cell(pair.verdict, "good" if pair.better else "", hint=pair.note or "", wide=True))
+
+
+def curves_section(models: Mapping[str, Evaluation], mark: str, target: str) -> Section | None:
+    """Curves of all models in one plot each; None where the target has none.
+
+    Args:
+        models: Name -> evaluation, of one target.
+        target: For the title where there are several.
+    """
+    plots: list[Plot] = []
+    keys = list(dict.fromkeys(key for one in models.values() for key in one.curves))
+    for place, key in enumerate(keys):
+        draw = roc_plot if key.startswith("roc") else precision_recall_plot if key.startswith("precision") else None
+        curves = [(name, one.curves[key]) for name, one in models.items() if key in one.curves]
+        if draw is not None:
+            plots.append(Plot(key.replace("roc", "ROC"), draw(curves, f"{key}-{place}{mark}")))
+    points = [(name, one.calibration.reliability) for name, one in models.items() if one.calibration is not None]
+    if points:
+        plots.append(Plot("Reliability, as they are", reliability_plot(points, f"reliability{mark}")))
+    for name, one in models.items():
+        at = f"{len(plots)}{mark}"
+        if "scatter" in one.curves:
+            plots.append(Plot(name, scatter_plot(one.curves["scatter"], None, target or "value", f"scatter-{at}")))
+        if one.risk_groups is not None:
+            picture = survival_plot(one.risk_groups.groups, "time", f"survival-{at}")
+            plots.append(Plot(f"{name}: Kaplan-Meier curves by predicted risk", picture, "double"))
+    if not plots:
+        return None
+    title = f"Curves: {target}" if target else "Curves"
+    words = Words("Each model on all of its own test patients.")
+    return Section(f"curves{mark}", title, (words, Plots(tuple(plots))))
+
+
+def settings_section(models: Mapping[str, Mapping[str, str]]) -> Section:
+    """Settings in which the models differ.
+
+    Args:
+        models: Name -> dotted key -> value.
+    """
+    keys = list(dict.fromkeys(key for one in models.values() for key in one))
+    rows = []
+    for key in keys:
+        values = [one.get(key, "–") for one in models.values()]
+        if len(set(values)) > 1:
+            rows.append((Cell(f"`{key}`"), *(Cell(value, wide=True) for value in values)))
+    table = Table("settings", ("setting", *models), tuple(rows))
+    block = table if rows else Words("All settings that decide results are the same.")
+    return Section("settings-that-differ", "Settings that differ", (block,))
+
+
+def sources_section(inputs: Mapping[str, str]) -> Section:
+    """What the page was made from."""
+    rows = tuple((name, Cell(f"`{value}`")) for name, value in inputs.items())
+    return Section("reproduce", "Made from", (Table("sources", ("model", "fingerprint of its evaluation"), rows),))

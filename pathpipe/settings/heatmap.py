@@ -37,7 +37,7 @@ class HeatmapSettings(Settings):
         description="Objects for QuPath: tiles (each with its measurements), or quantiles (tiles of a tenth merged)",
     )
     ome_tiff: bool = Field(False, description="Also write a pyramidal OME-TIFF: the picture, and the scores as float32")
-    ome_px: int = Field(4096, ge=256, le=32768, description="Longest side of the OME-TIFF's finest level")
+    ome_px: int = Field(4096, ge=256, le=32768, description="Longest side of the OME-TIFF's finest level, about, px")
     occlusion_groups: int = Field(
         256, ge=2, le=65536, description="Most groups of neighbouring tiles that occlusion leaves out in turn"
     )

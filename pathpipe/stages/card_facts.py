@@ -68,8 +68,8 @@ def cohort_facts(origin: Origin) -> Cohort | None:
 
 
 def _folds(split: Mapping[str, Any]) -> str:
-    whole = "Whole sites stay together in a fold." if split.get("by_site") else "Folds are by patient."
-    return f"{split['folds']} folds, seed {split['seed']}. {whole}"
+    whole = "Sites were not kept apart." if split["by_site"] == "ignored" else f"Sites: {split['by_site']}."
+    return f"{split['folds']} folds by patient, seed {split['seed']}. {whole}"
 
 
 def _by_patient(run: Run, column: str) -> dict[str, str]:
@@ -118,8 +118,15 @@ def performance_facts(origin: Origin) -> Performance | None:
     if baseline:
         called = f"{first.name}, {content.get('baseline_name', 'baseline')}"
         rows += [(called, metric, one["value"], one["low"], one["high"]) for metric, one in baseline["metrics"].items()]
-    notes = tuple(dict.fromkeys(str(note) for model in models.values() for note in model.get("notes", [])))
-    return Performance(rows, float(content["confidence"]), notes)
+    notes = [str(note) for model in models.values() for note in model.get("notes", [])]
+    cuts = [value for value in (content["model"].get("thresholds") or {}).values() if value is not None]
+    if cuts:
+        said = ", ".join(f"{value:.3f}" for value in cuts)
+        notes.append(
+            f"Measures of right and wrong calls are at each fold's own threshold ({said}), chosen on validation; "
+            "`pathpipe predict` and these files call nothing by a threshold: the most probable class is named."
+        )
+    return Performance(rows, float(content["confidence"]), tuple(dict.fromkeys(notes)))
 
 
 def licence_facts(checkpoint: Checkpoint) -> list[Licence]:

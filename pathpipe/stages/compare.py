@@ -151,8 +151,8 @@ def read_comparison(folder: Path) -> dict[str, Comparison]:
     """
     try:
         content = json.loads((folder / FILE).read_text(encoding="utf-8"))
-        return {target: Comparison.from_dict(one) for target, one in content["comparisons"].items()}
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        return {target: Comparison.from_dict(one) for target, one in dict(content["comparisons"]).items()}
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise StoreError(f"can't be read as a comparison: {error!r}", where=str(folder)) from None
 
 

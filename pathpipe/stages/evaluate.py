@@ -140,10 +140,10 @@ def read_evaluation(path: Path) -> EvaluatedModels:
             Evaluation.from_dict(content["model"]),
             Evaluation.from_dict(baseline) if baseline else None,
             content["baseline_note"],
-            {target: Evaluation.from_dict(one) for target, one in content["others"].items()},
+            {target: Evaluation.from_dict(one) for target, one in dict(content["others"]).items()},
             Comparison.from_dict(against) if against else None,
         )
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+    except (OSError, KeyError, TypeError, ValueError) as error:
         raise StoreError(f"can't be read as an evaluation: {error!r}", where=str(path)) from None
 
 

@@ -144,11 +144,10 @@ def _facts(sidecar: dict[str, Any], checkpoints: Sequence[Checkpoint], origin: O
     made = [(f"`model.pt` of fold {one['fold']}, seed {one['seed']}", one["sha256"]) for one in sidecar["models"]]
     weights = [(f"weights of {one.get('name')}", one.get("weights_sha256") or "not known") for one in _parts(encoder)]
     trained = [("training (fingerprint)", origin.made.fingerprint)] if origin.made else []
-    whole = "A mean of several" if count > 1 else "A"
-    models = "multiple-instance-learning models" if count > 1 else "multiple-instance-learning model"
+    whole = "A model" if count == 1 else f"The mean of {count} models"
     return CardFacts(
         name=origin.name,
-        summary=f"{whole} {models} that predicts {_asked(task)} of a patient from features of slide tiles.",
+        summary=f"{whole} that predicts {_asked(task)} of a patient from features of the tiles of slides.",
         model=rows,
         settings=settings_facts(first, origin),
         inputs=_rows(sidecar["inputs"]),
@@ -189,7 +188,6 @@ def _example(sidecar: dict[str, Any]) -> str:
     reads = ['features = file["features"][:].astype("float32")']
     reads += ['xy0 = file["coords"][:]'] if "xy0" in given else []
     lines = [
-        "import h5py",
         "",
         'with h5py.File("RUN/features/ENCODER/SLIDE.h5") as file:',
         *(f"    {x}" for x in reads),
@@ -206,7 +204,7 @@ def _example(sidecar: dict[str, Any]) -> str:
         fed = ", ".join(f"torch.from_numpy({one})" for one in given)
         run = ["import torch", "", f'model = torch.jit.load("{name}")']
         run += [f"{', '.join(sidecar['outputs'])} = model({fed})"]
-    return "\n".join([run[0], *lines, "", *run[2:]])
+    return "\n".join(["import h5py", run[0], *lines, "", *run[2:]])
 
 
 def _sha256(path: Path) -> str:

@@ -15,6 +15,7 @@ from pathpipe.fingerprint import fingerprint
 from pathpipe.provenance import read_provenance
 from pathpipe.report.blocks import Card, Page, Section, Table
 from pathpipe.report.cohort import cohort_section, sheet_section
+from pathpipe.report.compared import comparison_section
 from pathpipe.report.entry import SlideEntry
 from pathpipe.report.explained import Explained, explained_section
 from pathpipe.report.learning import LearningCurve, learning_section
@@ -33,7 +34,7 @@ from pathpipe.stages.explanations import COLUMNS, table
 from pathpipe.stages.origins import origins_of, packages_of
 from pathpipe.stages.presence import COHORT_STAGES, absence, absent_units
 from pathpipe.stages.receipts import bottleneck_of, receipts_of, troubles, work_of
-from pathpipe.stages.results import read_results
+from pathpipe.stages.results import read_comparisons, read_results
 from pathpipe.stages.shown import (
     classes_by_patient,
     cohort_columns,
@@ -93,6 +94,12 @@ def inputs(run: Run, key: str, settings: RunSettings) -> dict[str, str]:
         "slides": fingerprint(endings),
         "cohort": fingerprint(run.cohort_csv.read_text(encoding="utf-8")),
         "receipts": fingerprint(work),
+        "comparisons": fingerprint(
+            {
+                name: {target: one.to_dict() for target, one in found.items()}
+                for name, found in read_comparisons(run).items()
+            }
+        ),
     }
 
 
@@ -182,6 +189,7 @@ def _sections(found: _Found) -> list[Section | None]:
         absent_section([*found.absent.values(), *found.others]),
         trouble_section(troubles(run, said), _lost(found.slides)),
         *(result_section(one, at, len(found.results) > 1) for at, one in enumerate(found.results)),
+        *_comparisons(run),
         _explanations(found),
         cohort_section(found.slides, columns, classes_by_patient(settings, columns), settings.split.target),
         sheet_section(found.slides, overlays, "tiles/"),
@@ -197,6 +205,14 @@ def _lost(slides: Sequence[SlideEntry]) -> list[str]:
     """Patients of whom no slide has a result."""
     kept = {slide.patient_id for slide in slides if slide.state == "done"}
     return list(dict.fromkeys(slide.patient_id for slide in slides if slide.patient_id not in kept))
+
+
+def _comparisons(run: Run) -> list[Section]:
+    """Of models, as they lie in the run."""
+    return [
+        comparison_section(f"Models compared: {name.replace('-vs-', ' and ')}", one, f"-{at}" if at else "")
+        for at, (name, one) in enumerate(read_comparisons(run).items())
+    ]
 
 
 def _explanations(found: _Found) -> Section | None:
@@ -266,4 +282,5 @@ STAGE = Stage(
     make=make,
     check=check,
     view=True,
+    always=True,
 )

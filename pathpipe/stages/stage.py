@@ -68,6 +68,7 @@ class Stage:
         preflight: Raise now what would fail every unit, e.g. missing weights.
         gate: Raise when a valid artefact forbids to go on, e.g. an audit that found a leak; the artefact stays.
         view: Its artefact only shows what lies elsewhere in the run: a stale one is made anew without asking.
+        always: It is made whatever failed before it, and shows that.
     """
 
     name: str
@@ -81,6 +82,7 @@ class Stage:
     preflight: Callable[[Run, RunSettings], None] | None = None
     gate: Callable[[Path, RunSettings], None] | None = None
     view: bool = False
+    always: bool = False
 
     def provenance(self, run: Run, key: str, settings: RunSettings) -> Provenance:
         """What a current artefact of this unit would say of itself."""

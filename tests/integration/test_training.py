@@ -51,7 +51,7 @@ def _states(run: Path) -> dict[str, int]:
 
 
 def test_killed_in_the_middle_of_training(pathpipe: Call, extracted: Path, tmp_path: Path) -> None:
-    options = (*FOLDS, "--epochs", "40", "--average", "0.9", "--instance-dropout", "0.2", "--save-every-s", "0")
+    options = (*FOLDS, "--epochs", "15", "--average", "0.9", "--instance-dropout", "0.2", "--save-every-s", "0")
     run = _copy(extracted, tmp_path, "undisturbed")
     pathpipe("train", run, *options)
     expected = _made(run)

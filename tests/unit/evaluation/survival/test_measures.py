@@ -76,7 +76,9 @@ def test_areas_follow_predicted_survival_and_risk_where_there_is_none() -> None:
 def test_all_censored() -> None:
     timed, horizon = _timed(0)
     weights = draw_weights(np.zeros(50, np.int64), 30, seed=0)
-    for name, one in survival(replace(timed, event=timed.event & False), horizon).items():
+    named = survival(replace(timed, event=timed.event & False), horizon)
+    assert np.isfinite(named.pop("integrated Brier score")(np.ones((1, 50)))[0]), "who lives is a truth too"
+    for name, one in named.items():
         found = one.interval(weights, 0.9, "bca")
         assert np.isnan(found.value) and found.note == "all patients are censored", name
 
