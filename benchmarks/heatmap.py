@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from pathpipe.explain.annotations import Frame, write_quantiles, write_tiles
 from pathpipe.explain.faithfulness import deletion_insertion
 from pathpipe.explain.heatmap import Canvas, draw_heatmap
 from pathpipe.explain.probing import Member
 from pathpipe.explain.pyramid import Naming, write_pyramid
+from pathpipe.explain.qupath import Frame, write_quantiles, write_tiles
 from pathpipe.explain.scores import explain, write_scores
 from pathpipe.explain.truth import Truth
 from pathpipe.mil.bag import Bag

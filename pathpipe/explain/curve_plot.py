@@ -62,8 +62,8 @@ def _draw_artefacts(axes: Axes, artefacts: Mapping[str, Mapping[str, float]]) ->
     colours = [[part / 255 for part in artefact_colour(kind)] for kind in kinds]
     area = [100 * artefacts[kind]["area"] for kind in kinds]
     score = [100 * artefacts[kind]["score"] for kind in kinds]
-    axes.barh(places + 0.2, score, 0.38, color=colours, label="score")
-    axes.barh(places - 0.2, area, 0.38, color="#d1d5db", label="area")
+    axes.barh(places - 0.2, score, 0.38, color=colours, label="score")
+    axes.barh(places + 0.2, area, 0.38, color="#d1d5db", label="area")
     axes.set_yticks(places, [artefact_name(kind) for kind in kinds], fontsize=8)
     axes.invert_yaxis()
     axes.set_xlabel("% of the tiles' total", fontsize=9)

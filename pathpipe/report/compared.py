@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from pathpipe.evaluation.comparison.comparison import Comparison, PairDifference
+from pathpipe.evaluation.comparison.comparison import Compared, Comparison, PairDifference
 from pathpipe.evaluation.evaluation import Evaluation
 from pathpipe.report.blocks import Block, Cell, Heading, Plot, Plots, Section, Table, Value, Words
 from pathpipe.report.outcomes import Estimate, forest_plot, scatter_plot, survival_plot
@@ -72,22 +74,24 @@ def _comparison(one: Comparison, mark: str) -> list[Block]:
 
 
 def _models(one: Comparison, mark: str) -> Table:
+    """Metrics down, models across."""
     names = list(dict.fromkeys(name for model in one.models for name in model.metrics))
-    rows: list[tuple[Value, ...]] = []
-    for model in one.models:
-        row: list[Value] = [model.name, model.patients]
-        for name in names:
-            found = model.metrics.get(name)
-            known = found is not None and math.isfinite(found.value)
-            row.append(f"{number(found.value)} ({interval_text(found)})" if found is not None and known else None)
-        rows.append(tuple(row))
-    return Table(f"models{mark}", ("model", "patients tested", *names), tuple(rows))
+    rows: list[tuple[Value, ...]] = [(name, *(_estimate(model, name) for model in one.models)) for name in names]
+    tested: tuple[Value, ...] = ("patients it tested", *(f"{model.patients:,}" for model in one.models))
+    return Table(f"models{mark}", ("metric", *(model.name for model in one.models)), (*rows, tested))
+
+
+def _estimate(model: Compared, name: str) -> str | None:
+    found = model.metrics.get(name)
+    return (
+        None if found is None or not math.isfinite(found.value) else f"{number(found.value)} ({interval_text(found)})"
+    )
 
 
 def _drawn(one: Comparison) -> list[Estimate]:
     first = [pair for pair in one.differences if pair.metric == one.differences[0].metric]
     return [
-        (f"{pair.first} - {pair.second}", pair.difference.value, pair.difference.low, pair.difference.high)
+        (f"{pair.first} less {pair.second}", pair.difference.value, pair.difference.low, pair.difference.high)
         for pair in first
         if math.isfinite(pair.difference.value)
     ]
@@ -96,17 +100,51 @@ def _drawn(one: Comparison) -> list[Estimate]:
 def _differences(one: Comparison, mark: str) -> Table:
     delong = any(pair.delong is not None for pair in one.differences)
     folds = any(pair.across_folds is not None for pair in one.differences)
-    columns = ["metric", "first", "second", "difference", "interval", "p permutation", "p Holm"]
-    columns += ["p bootstrap", *(["p DeLong"] if delong else []), *(["p across folds"] if folds else []), "real?"]
+    columns = ["metric", "first less second", "difference", "interval", "real?", "p permutation", "p Holm"]
+    columns += ["p bootstrap", *(["p DeLong"] if delong else []), *(["p across folds"] if folds else [])]
     return Table(f"pairs{mark}", tuple(columns), tuple(_row(pair, delong, folds) for pair in one.differences))
 
 
 def _row(pair: PairDifference, delong: bool, folds: bool) -> tuple[Value, ...]:
-    row: list[Value] = [pair.metric, pair.first, pair.second, _signed(pair.difference.value)]
-    row += [interval_text(pair.difference), p_text(pair.p_permutation), p_text(pair.p_holm), p_text(pair.p_bootstrap)]
+    verdict = Cell(pair.verdict, "good" if pair.better else "", hint=pair.note or "", wide=True)
+    row: list[Value] = [pair.metric, f"{pair.first} less {pair.second}", _signed(pair.difference.value)]
+    row += [interval_text(pair.difference), verdict, p_text(pair.p_permutation), p_text(pair.p_holm)]
+    row.append(p_text(pair.p_bootstrap))
     row += [p_text(pair.delong.p) if pair.delong else None] if delong else []
     row += [p_text(pair.across_folds.p) if pair.across_folds else None] if folds else []
-    return (*row, Cell(pair.verdict, "good" if pair.better else "", hint=pair.note or "", wide=True))
+    return tuple(row)
+
+
+def short_names(names: Sequence[str]) -> dict[str, str]:
+    """Name -> the part of it that the others don't share: `abmil-er-uni` and `mean-er-uni` are `abmil` and `mean`."""
+    parts = [re.split(r"(?<=[-/])", name) for name in names]
+    while len({one[0] for one in parts}) == 1 and all(len(one) > 1 for one in parts):
+        parts = [one[1:] for one in parts]
+    while len({one[-1] for one in parts}) == 1 and all(len(one) > 1 for one in parts):
+        parts = [one[:-1] for one in parts]
+    shorter = ["".join(one).strip("-/") for one in parts]
+    unlike = len(set(shorter)) == len(names) and all(shorter)
+    return dict(zip(names, shorter if unlike else names, strict=True))
+
+
+def renamed(comparison: Comparison, names: Mapping[str, str]) -> Comparison:
+    """The same with other names; what isn't named keeps its own."""
+
+    def one(name: str) -> str:
+        return names.get(name, name)
+
+    pairs = [
+        replace(
+            pair,
+            first=one(pair.first),
+            second=one(pair.second),
+            better=one(pair.better) if pair.better else None,
+            verdict=pair.verdict.replace(pair.better, one(pair.better)) if pair.better else pair.verdict,
+        )
+        for pair in comparison.differences
+    ]
+    models = [replace(model, name=one(model.name)) for model in comparison.models]
+    return replace(comparison, models=tuple(models), differences=tuple(pairs))
 
 
 def curves_section(models: Mapping[str, Evaluation], mark: str, target: str) -> Section | None:
@@ -157,7 +195,13 @@ def settings_section(models: Mapping[str, Mapping[str, str]]) -> Section:
     return Section("settings-that-differ", "Settings that differ", (block,))
 
 
-def sources_section(inputs: Mapping[str, str]) -> Section:
-    """What the page was made from."""
-    rows = tuple((name, Cell(f"`{value}`")) for name, value in inputs.items())
-    return Section("reproduce", "Made from", (Table("sources", ("model", "fingerprint of its evaluation"), rows),))
+def sources_section(inputs: Mapping[str, str], names: Mapping[str, str]) -> Section:
+    """What the page was made from.
+
+    Args:
+        inputs: Name -> fingerprint.
+        names: Name -> what it is called on the page.
+    """
+    rows = tuple((names[name], name, Cell(f"`{value}`")) for name, value in inputs.items())
+    columns = ("here", "model", "fingerprint of its evaluation")
+    return Section("reproduce", "Made from", (Table("sources", columns, rows),))

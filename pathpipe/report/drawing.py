@@ -62,9 +62,9 @@ def legend(axes: Axes) -> None:
     axes.legend(loc="best", fontsize=LEGEND, handlelength=2.4)
 
 
-def short(name: str) -> str:
+def short(name: str, most: int = _MOST_NAMES) -> str:
     """A name that leaves room for the plot."""
-    return name if len(name) <= _MOST_NAMES else name[: _MOST_NAMES - 1] + "…"
+    return name if len(name) <= most else name[: most - 1] + "…"
 
 
 def unit_square(axes: Axes, x: str, y: str) -> None:

@@ -72,7 +72,7 @@ def forest_plot(rows: Sequence[Estimate], label: str, at: float | None, name: st
             axes.plot(value, y, "o", color=MODEL, markersize=5)
         if at is not None and np.isfinite(at):
             axes.axvline(at, color=GREY, linewidth=0.9, linestyle=":")
-        axes.set_yticks(range(len(rows)), [short(row[0]) for row in rows])
+        axes.set_yticks(range(len(rows)), [short(row[0], 48) for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
         axes.tick_params(axis="y", length=0)
         axes.spines["left"].set_visible(False)

@@ -206,9 +206,17 @@ def _calibration(found: Evaluation, mark: str) -> list[Block]:
     text = "Corrections are fitted on each fold's validation patients and applied to its test patients."
     blocks: list[Block] = [Heading("Calibration"), Words(text), Table(f"calibration{mark}", columns, tuple(rows))]
     for how, one in corrected.items():
-        said = "; ".join(f"fold {fold}: {_fit(numbers)}" for fold, numbers in sorted(one.fitted.items()))
-        blocks += [Words(f"{how}: {said}."), *(Words(f"{how}: {note}.") for note in gathered(one.notes))]
+        fitted = {fold: numbers for fold, numbers in sorted(one.fitted.items()) if _is_known(numbers)}
+        said = "; ".join(f"fold {fold}: {_fit(numbers)}" for fold, numbers in fitted.items())
+        blocks += [
+            *([Words(f"{how}: {said}.")] if said else []),
+            *(Words(f"{how}: {note}.") for note in gathered(one.notes)),
+        ]
     return blocks
+
+
+def _is_known(numbers: Mapping[str, float]) -> bool:
+    return all(math.isfinite(value) for value in numbers.values())
 
 
 def _fit(numbers: Mapping[str, float]) -> str:

@@ -64,7 +64,7 @@ def absent_section(absent: Sequence[Absent]) -> Section | None:
     """What is missing and which command makes it; None where nothing is."""
     if not absent:
         return None
-    rows = tuple((one.what, Cell(one.why, wide=True), Cell(f"`{one.command}`", wide=True)) for one in absent)
+    rows = tuple((Cell(one.what), Cell(one.why, wide=True), Cell(f"`{one.command}`", wide=True)) for one in absent)
     return Section("missing", "Not there yet", (Table("absent", ("what", "why", "made by"), rows),))
 
 

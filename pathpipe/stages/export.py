@@ -10,6 +10,7 @@ from typing import Any
 
 import pathpipe
 from pathpipe.errors import SettingsError
+from pathpipe.mil.covariates import Covariate
 from pathpipe.mil.wrappers.covariates import covariates_of
 from pathpipe.publish import publish, publish_json, publish_text
 from pathpipe.report.model_card import CardFacts, model_card
@@ -107,7 +108,7 @@ def _sidecar(
         "task": first.load_task().question(),
         "model": {"name": first.model, "options": dict(first.options), "wrappers": dict(first.wrappers)},
         "models": models,
-        "covariates": [one.model_dump(mode="json") for one in covariates_of(first.wrappers)],
+        "covariates": [_covariate(one) for one in covariates_of(first.wrappers)],
         "encoder": dict(first.encoder),
         "tile": {name: first.preprocessing.get("tile", {}).get(name) for name in ("tile_px", "mpp", "tile_um")},
         "preprocessing": dict(first.preprocessing),
@@ -119,6 +120,13 @@ _BAG = {
     False: "the tiles of all slides of one patient, slide after slide in order of slide id",
     True: "the tiles of one slide; a patient's logits are the mean over the slides",
 }
+
+
+def _covariate(one: Covariate) -> dict[str, Any]:
+    """The numbers of the input `covariates` that a column of the cohort becomes."""
+    if one.kind == "number":
+        return {"column": one.column, "numbers": ["the number, anything where unknown", "1 where unknown, else 0"]}
+    return {"column": one.column, "numbers": [f"1 for `{name}`, else 0" for name in one.categories]}
 
 
 def _described(shape: list[Any], kind: str, meaning: str) -> dict[str, Any]:

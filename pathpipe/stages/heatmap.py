@@ -10,11 +10,11 @@ from typing import Any
 
 from pathpipe.errors import SettingsError, StoreError
 from pathpipe.explain.aims import EVERY, PREDICTED, aims_of, named
-from pathpipe.explain.annotations import Frame, write_quantiles, write_tiles
 from pathpipe.explain.curve_plot import draw_checks
 from pathpipe.explain.heatmap import Canvas, draw_heatmap
 from pathpipe.explain.probing import Member
 from pathpipe.explain.pyramid import Naming, write_pyramid
+from pathpipe.explain.qupath import Frame, write_quantiles, write_tiles
 from pathpipe.explain.scores import Explanation, Scores, columns_of, cut_slide, explain, write_scores
 from pathpipe.explain.tile_sheet import draw_sheet
 from pathpipe.explain.truth import Truth, read_truth

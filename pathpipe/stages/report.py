@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -88,7 +89,7 @@ def inputs(run: Run, key: str, settings: RunSettings) -> dict[str, str]:
     }
     endings = {slide.slide_id: list(ending(run, slide.slide_id, SLIDE_STAGES)) for slide in run.cohort.slides}
     said = receipts_of(run, settings)
-    work = {stage: {unit: [one["state"], one["seconds"]] for unit, one in of.items()} for stage, of in said.items()}
+    work = {stage: {unit: _ending(one) for unit, one in of.items()} for stage, of in said.items()}
     return made | {
         "heatmaps": fingerprint(heatmaps),
         "slides": fingerprint(endings),
@@ -101,6 +102,11 @@ def inputs(run: Run, key: str, settings: RunSettings) -> dict[str, str]:
             }
         ),
     }
+
+
+def _ending(receipt: Mapping[str, Any]) -> list[Any]:
+    """What the page shows of a unit; looking at it again takes a time of its own, which it doesn't show."""
+    return [receipt["state"], receipt["seconds"] if receipt["state"] == "done" else 0, receipt.get("reason") or ""]
 
 
 def make(job: Job) -> Made:

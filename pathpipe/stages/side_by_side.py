@@ -14,7 +14,9 @@ from pathpipe.report.blocks import Card, Page, Section
 from pathpipe.report.compared import (
     comparison_section,
     curves_section,
+    renamed,
     settings_section,
+    short_names,
     sources_section,
 )
 from pathpipe.report.page import render_page
@@ -25,6 +27,7 @@ from pathpipe.stages.results import read_results
 
 PAGE = "comparison.html"
 _LEFT_OUT: dict[str, Any] = {"execution": True, "cohort": True, "notice": True, "sweep": True, **PLACES}
+_LEFT_OUT["train"] = {"name"}
 
 
 def write_page(folder: Path, models: Sequence[EvaluatedRun], found: Mapping[str, Comparison]) -> Path:
@@ -38,7 +41,10 @@ def write_page(folder: Path, models: Sequence[EvaluatedRun], found: Mapping[str,
     """
     made = read_provenance(folder)
     assert made is not None, f"{folder} holds no {FOLDER_FILE}"
-    names = names_of(models)
+    whole = names_of(models)
+    called = short_names(whole)
+    names = list(called.values())
+    shown = {target: renamed(one, called) for target, one in found.items()}
     evaluations = {name: read_results(one.run, one.settings) for name, one in zip(names, models, strict=True)}
     curves: list[Section] = []
     for at, target in enumerate(found):
@@ -51,15 +57,15 @@ def write_page(folder: Path, models: Sequence[EvaluatedRun], found: Mapping[str,
         section = curves_section(of_target, f"-{at}" if at else "", target if len(found) > 1 else "")
         curves += [section] if section is not None else []
     page = Page(
-        title=" · ".join(names),
+        title=" or ".join(names),
         subtitle=f"{counted(len(models), 'model')} side by side, by patients that no compared model saw in training",
         notices=_notices(models),
-        cards=_cards(found),
+        cards=_cards(shown),
         sections=(
-            comparison_section("Differences", found),
+            comparison_section("Differences", shown),
             *curves,
             settings_section({name: _flat(one.settings) for name, one in zip(names, models, strict=True)}),
-            sources_section({name: made.inputs[name] for name in names}),
+            sources_section({name: made.inputs[name] for name in whole}, called),
         ),
         made_by=made.made_by,
     )

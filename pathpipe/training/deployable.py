@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pathpipe.errors import StoreError
+from pathpipe.mil.covariates import Covariate
 from pathpipe.mil.one_bag import OneBag
 from pathpipe.mil.wrappers.covariates import covariates_of
 from pathpipe.tasks.answers import answers
@@ -32,7 +33,8 @@ class Deployable(nn.Module):
         self.tasks = [checkpoint.load_task() for checkpoint in checkpoints]
         self.columns = tuple(answers(self.tasks[0], torch.zeros(1, self.tasks[0].outputs)))
         self.dim = first.dim_in
-        self.covariates = sum(one.width for one in covariates_of(first.wrappers))
+        self.columns_beside = [covariates_of(checkpoint.wrappers) for checkpoint in checkpoints]
+        self.covariates = sum(one.width for one in self.columns_beside[0])
         self.corners = self._asks_for_corners()
         self.attends = models[0].card.attention
         self.eval().requires_grad_(False)
@@ -52,15 +54,19 @@ class Deployable(nn.Module):
 
         Args:
             features: (N, D) float32.
-            further: (N, 2) int64 corners where the models need them, then (1, Q) float32 covariates.
+            further: (N, 2) int64 corners where the models need them, then (1, Q) float32 covariates: a number and 1
+                where it is unknown, a 1 for a category. Numbers are as the cohort has them; each model has its own
+                mean and deviation of them.
 
         Returns:
             Logits (F, C), a row a model; answers (1, S), mean over models, the columns of `pathpipe predict`; attention
             (N, K), mean over models, where there is any.
         """
         given = dict(zip(self.inputs, (features, *further), strict=True))
-        bag = OneBag.of(features, given.get("xy0"), given.get("covariates"))
-        outputs = [model(bag) for model in self.models]
+        outputs = [
+            model(OneBag.of(features, given.get("xy0"), _standardised(given.get("covariates"), columns)))
+            for model, columns in zip(self.models, self.columns_beside, strict=True)
+        ]
         said = [
             torch.stack(list(answers(task, output.logits).values()), 1).float()
             for task, output in zip(self.tasks, outputs, strict=True)
@@ -80,7 +86,13 @@ class Deployable(nn.Module):
             cells = torch.arange(tiles)
             parts.append(torch.stack([cells % side, cells // side], 1) * 256)
         if self.covariates:
-            parts.append(torch.randn(1, self.covariates, generator=generator))
+            drawn = torch.randint(0, 2, (1, self.covariates), generator=generator).float()
+            place = 0
+            for one in self.columns_beside[0]:
+                if one.kind == "number":
+                    drawn[0, place] = one.mean + one.std * torch.randn((), generator=generator)
+                place += one.width
+            parts.append(drawn)
         return tuple(parts)
 
     def _asks_for_corners(self) -> bool:
@@ -96,3 +108,18 @@ class Deployable(nn.Module):
     def sizes(self) -> Iterator[int]:
         """Numbers of tiles that an exported file is checked at: few, odd, many."""
         yield from (1, 2, 7, 257, 5000)
+
+
+def _standardised(raw: Tensor | None, columns: Sequence[Covariate]) -> Tensor | None:
+    """(1, Q) covariates as `Covariate.encode` gives them to one model, from numbers as the cohort has them."""
+    if raw is None:
+        return None
+    parts, place = [], 0
+    for one in columns:
+        own = raw[:, place : place + one.width]
+        if one.kind == "number":
+            unknown = own[:, 1:]
+            own = torch.cat([torch.where(unknown > 0, 0.0, (own[:, :1] - one.mean) / one.std), unknown], 1)
+        parts.append(own)
+        place += one.width
+    return torch.cat(parts, 1)

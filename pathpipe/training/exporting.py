@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import re
 import warnings
 import zipfile
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ Format = Literal["onnx", "torchscript"]
 Runs = Callable[..., tuple[Tensor, ...]]
 TOLERANCE = 1e-4
 OPSET = 20
-_TRACED = 37  # tiles of the example that a graph is recorded with
+_TRACED = (37, 91)  # tiles of the bags that a graph is recorded with
 # What torch raises when arithmetic depends on a length that isn't known yet; its own errors are RuntimeErrors.
 _UNTRACEABLE = (RuntimeError, ValueError, TypeError, LookupError, AttributeError, AssertionError)
 
@@ -40,10 +41,10 @@ def exported(module: Deployable, form: Format, moments: tuple[Tensor, Tensor]) -
         MissingError: The packages of ONNX aren't installed.
     """
     write, load = _FORMATS[form]
-    example = module.example(_TRACED, moments)
+    examples = [module.example(tiles, moments) for tiles in _TRACED]
     try:
         with torch.no_grad(), _quietly():
-            content = write(module, example)
+            content = write(module, examples)
     except _UNTRACEABLE as error:
         raise _refusal(form, _first_line(error)) from error
     return content, _compared(module, load(content), form, moments)
@@ -110,9 +111,13 @@ def _refusal(form: Format, reason: str) -> SettingsError:
     )
 
 
-def _write_torchscript(module: Deployable, example: tuple[Tensor, ...]) -> bytes:
+def _write_torchscript(module: Deployable, examples: list[tuple[Tensor, ...]]) -> bytes:
+    traced, other = (torch.jit.trace(module, example, check_trace=False) for example in examples)
+    # A length that was taken for a constant may do no harm with these weights and these bags, and some with others.
+    if _steps(traced) != _steps(other):
+        raise ValueError("its steps change with the number of tiles")
     buffer = io.BytesIO()
-    torch.jit.save(torch.jit.trace(module, example, check_trace=False), buffer)
+    torch.jit.save(traced, buffer)
     clean = io.BytesIO()
     with zipfile.ZipFile(buffer) as made, zipfile.ZipFile(clean, "w", zipfile.ZIP_STORED) as kept:
         for member in made.infolist():
@@ -121,17 +126,23 @@ def _write_torchscript(module: Deployable, example: tuple[Tensor, ...]) -> bytes
     return clean.getvalue()
 
 
+def _steps(traced: Any) -> str:
+    """The recorded operations with their constants, without the shapes that were seen."""
+    named = re.sub(r"___torch_mangle_\d+\.", "", str(traced.inlined_graph))  # numbers of classes in this process
+    return re.sub(r"\b[A-Z][A-Za-z]+\([^()]*\)", "Tensor", named)
+
+
 def _load_torchscript(content: bytes) -> Runs:
     with _quietly():
         return torch.jit.load(io.BytesIO(content), map_location="cpu").eval()
 
 
-def _write_onnx(module: Deployable, example: tuple[Tensor, ...]) -> bytes:
+def _write_onnx(module: Deployable, examples: list[tuple[Tensor, ...]]) -> bytes:
     _refuse_missing()
     tiles = torch.export.Dim("tiles")
     further = tuple({0: tiles} if name != "covariates" else None for name in module.inputs[1:])
     shapes: list[Any] = [{0: tiles}, *([further] if further else [])]  # as `forward` takes them
-    program = torch.export.export(module, example, dynamic_shapes=tuple(shapes), strict=False)
+    program = torch.export.export(module, examples[0], dynamic_shapes=tuple(shapes), strict=False)
     made = torch.onnx.export(
         program,
         (),
@@ -209,7 +220,7 @@ def _first_line(error: BaseException) -> str:
 
 
 _SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".torchscript.pt"}
-_FORMATS: dict[Format, tuple[Callable[[Deployable, tuple[Tensor, ...]], bytes], Callable[[bytes], Any]]] = {
+_FORMATS: dict[Format, tuple[Callable[[Deployable, list[tuple[Tensor, ...]]], bytes], Callable[[bytes], Runs]]] = {
     "onnx": (_write_onnx, _load_onnx),
     "torchscript": (_write_torchscript, _load_torchscript),
 }

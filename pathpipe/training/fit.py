@@ -165,7 +165,7 @@ class Fit:
 
     def begin_epoch(self, epoch: int) -> None:
         """Tell the model."""
-        torch.manual_seed(self.draws.seed_of("epoch", epoch))
+        self.draws.seed_models("epoch", epoch, self.device)
         self.model.train()
         self.model.on_epoch(self._context(epoch * self.steps, self.draws.generator("epoch", epoch)))
 
@@ -187,7 +187,7 @@ class Fit:
 
     def add_gradient(self, one: Pass, batch: Batch) -> Tensor:
         """Forward and backward; returns the mean loss over the pass's bags, on the device."""
-        torch.manual_seed(self.draws.seed_of("forward", one.number))
+        self.draws.seed_models("forward", one.number, self.device)
         self.model.pre_step(batch.bags, self._context(one.step, self.draws.generator("forward", one.number)))
         kind = _TYPES.get(self.settings.precision)
         arithmetic: AbstractContextManager[object] = torch.autocast(self.device.type, kind) if kind else nullcontext()
@@ -216,7 +216,7 @@ class Fit:
         self.scaler.update()
         if self.average is not None:
             self.average.update()
-        torch.manual_seed(self.draws.seed_of("step", one.step))
+        self.draws.seed_models("step", one.step, self.device)
         self.model.post_step(batch.bags, self._context(one.step, self.draws.generator("step", one.step)))
         self.how.group.share_buffers(self.model)
         return loss

@@ -22,7 +22,7 @@ from pathpipe.settings import TrainSettings
 
 T = TypeVar("T")
 R = TypeVar("R")
-_AHEAD = 2  # batches read and converted while one is trained on
+_AHEAD = 1  # batches read and converted while one is trained on: more would only take memory
 
 Purpose = Literal["order", "epoch", "instances", "forward", "step"]
 _PURPOSES: tuple[Purpose, ...] = ("order", "epoch", "instances", "forward", "step")
@@ -38,6 +38,13 @@ class Draws:
         """A seed of 63 bits; `number` counts epochs, forward passes or steps."""
         words = np.random.SeedSequence((self.seed, _PURPOSES.index(purpose), number)).generate_state(1, np.uint64)
         return int(words[0] >> np.uint64(1))
+
+    def seed_models(self, purpose: Purpose, number: int, device: torch.device) -> None:
+        """Seed the global generators that models draw from there (`torch.manual_seed` looks for all other devices)."""
+        seed = self.seed_of(purpose, number)
+        torch.default_generator.manual_seed(seed)
+        if device.type == "cuda":
+            torch.cuda.manual_seed(seed)
 
     def generator(self, purpose: Purpose, number: int) -> torch.Generator:
         """A host generator with that seed."""

@@ -35,8 +35,16 @@ def test_survival_with_a_covariate(pathpipe: Call, run: Path, tmp_path: Path) ->
     assert "C-index" in done.stderr + done.stdout
     found = json.loads((run / "evaluate" / SURVIVAL / "evaluation.json").read_text())["model"]
     assert (found["kind"], found["patients"]) == ("survival", {"censored": 4, "event": 6})
+    assert {"C-index (Uno, within folds)", "mean dynamic AUC", "integrated Brier score"} <= set(found["metrics"])
+    assert [group["patients"] for group in found["risk_groups"]["groups"]][2] == 10
     table = pd.read_csv(run / "evaluate" / SURVIVAL / "predictions.csv")
     assert len(table[table["role"] == "test"]) == 10 and np.isfinite(table["risk"]).all()
+
+    pathpipe("heatmap", run, "--slide", "S09", "--score", "occlusion")  # one of the patient's two
+    said = json.loads((run / "heatmaps" / SURVIVAL / "S09" / "summary.json").read_text())
+    mean = table[(table["patient_id"] == "P9") & (table["role"] == "test")]["risk"].mean()
+    assert said["values"] == pytest.approx({"risk": mean}, abs=1e-5) and said["models_compared"] == 1
+    assert said["score"] == "loss without the tile, risk" and said["tiles"] < said["tiles_of_patient"]
 
     refused = pathpipe(
         "predict", run / "train" / SURVIVAL, table_without_age(run, tmp_path), "-o", tmp_path / "a", check=2
@@ -66,5 +74,17 @@ def test_regression(pathpipe: Call, run: Path) -> None:
     found = json.loads(
         (run / "evaluate" / "abmil-months-regression-efficientnet-lite0" / "evaluation.json").read_text()
     )
-    assert found["model"]["kind"] == "regression" and found["baseline"] is None
-    assert set(found["model"]["metrics"]) >= {"MAE", "R2", "Pearson"}
+    assert found["model"]["kind"] == found["baseline"]["kind"] == "regression"
+    assert set(found["model"]["metrics"]) >= {"MAE", "RMSE", "R2", "Pearson", "Spearman", "calibration slope"}
+    assert len(found["model"]["curves"]["scatter"]["x"]) == 10
+
+
+def test_grades(pathpipe: Call, run: Path) -> None:
+    table = pd.read_csv(run / "cohort.csv")
+    table["grade"] = [f"G{1 + int(months > 12) + int(months > 20)}" for months in table["months"]]
+    table.to_csv(run / "cohort.csv", index=False)
+    done = pathpipe("evaluate", run, "--target", "grade:ordinal", *QUICK)
+    assert "quadratic kappa" in done.stdout
+    found = json.loads((run / "evaluate" / "abmil-grade-ordinal-efficientnet-lite0" / "evaluation.json").read_text())
+    assert found["model"]["kind"] == found["baseline"]["kind"] == "ordinal"
+    assert found["model"]["classes"] == ["G1", "G2", "G3"] and sum(map(sum, found["model"]["confusion"])) == 10

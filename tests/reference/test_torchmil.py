@@ -25,9 +25,8 @@ from pathpipe.testing.bags import random_bag
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # its and its dependencies' own
-    pytest.importorskip("torchmil", reason="torchmil is not installed")
-    import torchmil.models as peer
-    import torchmil.nn as peer_layers
+    peer = pytest.importorskip("torchmil.models", reason="torchmil is not installed")
+    peer_layers = pytest.importorskip("torchmil.nn")
 
 # the peer's own warnings are theirs
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -61,7 +60,7 @@ def _copy(model: MILModule, pairs: Pairs) -> None:
         model.get_submodule(name).load_state_dict(state | missing)
 
 
-def _pool(prefix: str, pool: nn.Module) -> dict[str, nn.Module]:
+def _pool(prefix: str, pool: Any) -> dict[str, nn.Module]:
     """An AttentionPool of theirs: its last layer has no bias."""
     pairs = {f"{prefix}.content": pool.fc1.module, f"{prefix}.score": pool.fc2}
     return pairs | ({f"{prefix}.gate": pool.fc_gated.module} if pool.gated else {})
@@ -113,7 +112,7 @@ def test_clam_sb(label: int) -> None:
     pairs = {f"inspect.{number}": part.module for number, part in enumerate(theirs.inst_classifiers)}
     _copy(model, {"embed.0": theirs.feat_ext[0], **_pool("attend", theirs.pool), **pairs})
     with torch.no_grad():
-        for mine, other in zip(model.head.parameters(), theirs.classifier.parameters(), strict=True):
+        for mine, other in zip(model.get_submodule("head").parameters(), theirs.classifier.parameters(), strict=True):
             mine.copy_(torch.cat([torch.zeros_like(other), other]))
     for size in (16, 40):
         packed, padded = _bags((size,))
@@ -123,9 +122,9 @@ def test_clam_sb(label: int) -> None:
             output = model(replace(bags, labels=Labels("classification", torch.tensor([label]))))
             _close(output.logits[:, 1] - output.logits[:, 0], logits)
             _close(2 * output.losses["instance"], losses["InstLoss"])
-            mine = torch.autograd.grad(2 * output.losses["instance"], model.get_parameter("embed.0.weight"))
-            other = torch.autograd.grad(losses["InstLoss"], theirs.feat_ext[0].weight, retain_graph=True)
-            _close(mine[0], other[0])
+            ours = torch.autograd.grad(2 * output.losses["instance"], model.get_parameter("embed.0.weight"))
+            given = torch.autograd.grad(losses["InstLoss"], theirs.feat_ext[0].weight, retain_graph=True)
+            _close(ours[0], given[0])
 
 
 @torch.no_grad()

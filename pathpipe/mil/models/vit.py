@@ -91,6 +91,7 @@ class Vit(StagedModule):
         permutation_invariant=True,
     )
     Options: ClassVar[type[Settings]] = VitOptions
+    options: VitOptions
 
     def __init__(self, dim_in: int, dim_out: int, options: VitOptions) -> None:
         super().__init__(dim_in, dim_out, options)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -30,11 +30,15 @@ def bag(tiles: int = 23, seed: int = 4, slides: int = 1) -> Bag:
 
 
 def member(
-    model: str = "abmil", seed: int = 0, task: Task = TASK, given: Bag | None = None, **options: object
+    model: str = "abmil",
+    seed: int = 0,
+    task: Task = TASK,
+    given: Bag | None = None,
+    options: Mapping[str, int] | None = None,
 ) -> Member:
     """A model with random weights and a bag."""
     torch.manual_seed(seed)
-    built = build_model(Recipe(model, {"hidden": 9, **options}), DIM, task.outputs).eval()
+    built = build_model(Recipe(model, {"hidden": 9, **(options or {})}), DIM, task.outputs).eval()
     return Member(f"fold-{seed}-seed-0", built, task, bag() if given is None else given, torch.full((DIM,), 0.1))
 
 

@@ -60,7 +60,7 @@ def test_integrated_gradients_sum_to_what_they_explain(model: str) -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_occlusion_is_what_a_pass_without_the_tile_loses(model: str) -> None:
     options = {} if model != "transmil" else {"hidden": 16, "heads": 2, "landmarks": 4}
-    one = member(model, given=bag(7), **options)
+    one = member(model, given=bag(7), options=options)
     found = occlusion(one, [aim("low"), aim("high")], np.arange(7))
     whole = one.forward().logits
     for tile in range(7):
@@ -134,7 +134,7 @@ def test_a_model_that_cuts_the_gradient_is_refused() -> None:
 @pytest.mark.parametrize("model", MODELS)
 def test_probing_equals_plain_passes_whatever_the_batches(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     options = {} if model != "transmil" else {"hidden": 16, "heads": 2, "landmarks": 4}
-    one = member(model, **options)
+    one = member(model, options=options)
     rng = np.random.default_rng(0)
     subsets = [np.sort(rng.choice(23, size, replace=False)) for size in (1, 5, 23, 2, 9, 14)]
     expected = [replace(one, bag=one.bag.take(rows)).forward().logits[0].numpy() for rows in subsets]

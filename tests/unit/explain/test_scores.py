@@ -145,6 +145,7 @@ def test_a_slide_of_a_patient_with_several() -> None:
     (scores,) = explain([member(given=given)], AUTO).scores
     second = cut_slide(scores, given, "S1")
     np.testing.assert_array_equal(second.score, scores.score[10:])
+    assert given.xy0 is not None
     np.testing.assert_array_equal(second.xy0, given.xy0[10:])
     assert 0 < second.score.sum() < 1 and second.weights.sum() == pytest.approx(1)
     with pytest.raises(StoreError, match="holds no tile"):

@@ -12,6 +12,7 @@ from pathpipe.errors import CohortError, SettingsError, StoreError
 from pathpipe.mil.bag import Bags, Labels
 from pathpipe.mil.covariates import Covariate, encode_covariates
 from pathpipe.mil.registry import Recipe, build_model, recipe_of
+from pathpipe.mil.wrappers.covariates import Covariates
 from pathpipe.testing.bags import random_bag
 
 AGE = {"a": "40", "b": "60", "c": "", "d": "100", "e": "50"}
@@ -43,10 +44,12 @@ def test_a_column_without_spread_or_without_training_values_stays_finite() -> No
     assert (unseen.mean, unseen.std) == (0, 1)
 
 
-def _model(model: str = "abmil", **options: object) -> torch.nn.Module:
+def _model(model: str = "abmil", **options: object) -> Covariates:
     torch.manual_seed(0)
     columns = [one.model_dump(mode="json") for one in COLUMNS]
-    return build_model(Recipe(model, {"hidden": 8, **options}, {"covariates": {"columns": columns}}), 3, 2)
+    built = build_model(Recipe(model, {"hidden": 8, **options}, {"covariates": {"columns": columns}}), 3, 2)
+    assert isinstance(built, Covariates)
+    return built
 
 
 def test_the_term_is_added_to_the_logits() -> None:
@@ -85,9 +88,10 @@ def test_it_learns_when_only_covariates_tell() -> None:
 
 def test_it_stays_when_deployed_and_says_what_it_needs() -> None:
     model = _model()
-    assert model.deployed().term.weight is model.term.weight
+    deployed = model.deployed()
+    assert isinstance(deployed, Covariates) and deployed.term.weight is model.term.weight
     again = build_model(recipe_of(model), 3, 2)
-    assert again.options == model.options and again.options.columns == COLUMNS
+    assert isinstance(again, Covariates) and again.options == model.options and again.options.columns == COLUMNS
     with pytest.raises(StoreError, match=r"takes 4 covariates \(age, sex\), the bags have 0"):
         model(Bags.pack([random_bag(4, 3)]))
     with pytest.raises(SettingsError, match="has no columns"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -11,11 +12,12 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from pathpipe.mil.bag import Bag, Bags, Labels
-from pathpipe.mil.model import MILModule, TrainContext
+from pathpipe.mil.model import TrainContext
 from pathpipe.mil.registry import Recipe, build_model
+from pathpipe.mil.wrappers.pool_slides import PoolSlides
 from pathpipe.testing.bags import random_bag
 
-POOL = {"pool-slides": {}}
+POOL: Mapping[str, Mapping[str, object]] = {"pool-slides": {}}
 
 
 def _patient(lengths: list[int], name: str = "P") -> Bag:
@@ -32,9 +34,11 @@ def _slides(bag: Bag) -> list[Bag]:
     ]
 
 
-def _model(model: str = "gated-abmil", **options: object) -> MILModule:
+def _model(model: str = "gated-abmil", **options: object) -> PoolSlides:
     torch.manual_seed(0)
-    return build_model(Recipe(model, {"hidden": 8, "dropout": 0.0, **options}, POOL), 5, 3)
+    built = build_model(Recipe(model, {"hidden": 8, "dropout": 0.0, **options}, POOL), 5, 3)
+    assert isinstance(built, PoolSlides)
+    return built
 
 
 PATIENTS = [_patient([4, 7, 2], "A"), _patient([3], "BB"), _patient([6, 5], "CCC")]
@@ -43,7 +47,6 @@ PATIENTS = [_patient([4, 7, 2], "A"), _patient([3], "BB"), _patient([6, 5], "CCC
 @pytest.mark.parametrize("padded", [False, True])
 def test_logits_are_the_mean_over_slides(padded: bool) -> None:
     model = _model().eval()
-    assert isinstance(model.base, MILModule)
     batch = Bags.pad(PATIENTS) if padded else Bags.pack(PATIENTS)
     output = model(batch)
     for row, patient in enumerate(PATIENTS):
@@ -124,6 +127,7 @@ def test_it_stays_when_the_model_is_deployed() -> None:
     torch.manual_seed(0)
     model = build_model(Recipe("abmil", {"hidden": 8}, {"aem": {}, **POOL}), 5, 3).eval()
     deployed = model.deployed()
+    assert isinstance(model, PoolSlides) and isinstance(deployed, PoolSlides)
     assert [deployed.name, deployed.base.name, model.base.name] == ["pool-slides", "abmil", "aem"]
     assert torch.equal(deployed(Bags.pack(PATIENTS)).logits, model(Bags.pack(PATIENTS)).logits)
     assert {value.data_ptr() for value in deployed.state_dict().values()} == {

@@ -14,6 +14,7 @@ from pathpipe.errors import SettingsError, StoreError
 from pathpipe.mil.bag import Bag, Bags
 from pathpipe.mil.grid import Ppeg, from_regions, square_side, to_regions, wrapped_to_square
 from pathpipe.mil.model import MILModule
+from pathpipe.mil.models.vit import Block, Vit
 from pathpipe.mil.nystrom import NystromAttention, pseudo_inverse
 from pathpipe.mil.position import sincos_2d
 from pathpipe.mil.region_attention import CrossRegionAttention, MultiHeadAttention
@@ -151,6 +152,7 @@ def test_position_encoding_by_queries_is_a_convolution_of_the_attention_map() ->
     layer, tokens = MultiHeadAttention(12, 3, 0.0, kernel=5), torch.randn(4, 9, 12)
     query, key, value = layer.to_qkv(tokens).unflatten(-1, (3, 3, -1)).permute(2, 0, 3, 1, 4)
     scores = query @ key.mT / 2
+    assert layer.position is not None
     bias = torch.tensor([0.3, -1.0, 2.0])  # of the published code: a softmax can't feel it
     convolved = conv2d(scores, layer.position.weight, bias, padding=(2, 0), groups=3)
     expected = layer.to_out(((scores + convolved).softmax(-1) @ value).transpose(1, 2).flatten(2))
@@ -160,6 +162,7 @@ def test_position_encoding_by_queries_is_a_convolution_of_the_attention_map() ->
 def test_a_zero_position_encoding_is_plain_attention() -> None:
     torch.manual_seed(0)
     layer, tokens = MultiHeadAttention(12, 3, 0.0, kernel=5), torch.randn(4, 9, 12)
+    assert layer.position is not None
     nn.init.zeros_(layer.position.weight)
     plain = nn.MultiheadAttention(12, 3, batch_first=True)
     with torch.no_grad():
@@ -219,13 +222,15 @@ def test_state_space_layer_looks_back_only() -> None:
     assert (before[12:] - after[12:]).abs().amax(1).min() > 1e-6
 
 
-def _full_transformer(model: MILModule, tiles: Tensor) -> tuple[Tensor, Tensor]:
+def _full_transformer(model: Vit, tiles: Tensor) -> tuple[Tensor, Tensor]:
     """Logits, and the class token's attention in the last block, by torch's own layers on all tokens."""
     options = model.options
+    mlp_dim = round(options.mlp_ratio * options.hidden)
     tokens = torch.cat([model.token, model.embed(tiles)])[None]
     for block in (*model.blocks, model.last):
+        assert isinstance(block, Block)
         layer = nn.TransformerEncoderLayer(
-            options.hidden, options.heads, block.mlp[0].out_features, 0.0, "gelu", batch_first=True, norm_first=True
+            options.hidden, options.heads, mlp_dim, 0.0, "gelu", batch_first=True, norm_first=True
         ).train()  # evaluation takes a fused path
         weights = {
             "self_attn.in_proj": block.to_qkv, "self_attn.out_proj": block.to_out, "linear1": block.mlp[0],
@@ -246,6 +251,7 @@ def _full_transformer(model: MILModule, tiles: Tensor) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("layers", [1, 3])
 def test_plain_transformer_is_torchs_own(layers: int) -> None:
     model = _random("vit", {"hidden": 16, "heads": 2, "layers": layers})
+    assert isinstance(model, Vit)
     tiles = torch.from_numpy(random_bag(11, 6).features)
     with torch.no_grad():
         output = model(Bags.pack([Bag(tiles)]))
@@ -263,6 +269,7 @@ def test_positions_are_sines_and_cosines_of_each_axis() -> None:
 
 def test_positions_matter_only_relative_to_the_bag_and_only_when_asked_for() -> None:
     bag = random_bag(12, 6)
+    assert bag.xy0 is not None
     moved = Bag(bag.features, bag.xy0 + np.array([1000, 70_000]))
     stretched = Bag(bag.features, bag.xy0 * 2)
     for position in ("none", "sincos"):

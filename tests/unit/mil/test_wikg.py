@@ -10,7 +10,6 @@ from torch.nn.functional import leaky_relu
 from pathpipe.mil import graph
 from pathpipe.mil.bag import Bags
 from pathpipe.mil.graph import top_neighbours
-from pathpipe.mil.model import MILModule
 from pathpipe.mil.models import wikg
 from pathpipe.mil.registry import Recipe, build_model
 from pathpipe.testing.bags import random_bag
@@ -34,7 +33,7 @@ def test_neighbours_are_those_of_a_full_sort(keys: int, monkeypatch: pytest.Monk
         assert chosen.tolist() == (some @ many.T).argsort(1, descending=True)[:, :6].tolist()
 
 
-def _dense(model: MILModule, features: Tensor, knowledge: str) -> tuple[Tensor, Tensor, Tensor]:
+def _dense(model: wikg.Wikg, features: Tensor, knowledge: str) -> tuple[Tensor, Tensor, Tensor]:
     """Logits, attention and flow with every (N, N) and (N, k, L) array held."""
     tiles = leaky_relu(model.embed[0](features))
     tiles = (tiles + tiles.mean(0)) / 2
@@ -81,6 +80,8 @@ def test_flow_sums_to_one() -> None:
         torch.testing.assert_close(scores.sum(), torch.tensor(1.0))
 
 
-def _random(knowledge: str) -> MILModule:
+def _random(knowledge: str) -> wikg.Wikg:
     torch.manual_seed(0)
-    return build_model(Recipe("wikg", {"hidden": 16, "knowledge": knowledge}), 6, 2).eval()
+    model = build_model(Recipe("wikg", {"hidden": 16, "knowledge": knowledge}), 6, 2).eval()
+    assert isinstance(model, wikg.Wikg)
+    return model

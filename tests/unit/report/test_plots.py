@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from html.parser import HTMLParser
 from itertools import pairwise
@@ -9,12 +10,13 @@ from itertools import pairwise
 import pytest
 
 from pathpipe.evaluation.curves import Curve
-from pathpipe.report import plots
-from pathpipe.report.data import LearningCurve
+from pathpipe.report import outcomes, plots
+from pathpipe.report.learning import LearningCurve, learning_plot
+from tests.unit.report.made_up import BETTER, POINTS, binary, regression, survival
 
 CURVE = Curve([0.0, 0.0, 0.5, 1.0], [0.0, 0.5, 1.0, 1.0])
 OTHER = Curve([0.0, 1.0], [0.0, 1.0])
-LEARNING = LearningCurve("fold 0 <b>", (1.0, 0.6, 0.4), (1.1, 0.7, 0.8), 2)
+LEARNING = LearningCurve(0, 0, (1.0, 0.6, 0.4), (1.1, 0.7, 0.8), 2)
 
 
 class _Svg(HTMLParser):
@@ -44,13 +46,23 @@ def _points(svg: str, colour: str) -> list[tuple[float, float]]:
     raise AssertionError(f"no line of colour {colour}")
 
 
+def _survival() -> str:
+    groups = survival().risk_groups
+    assert groups is not None
+    return outcomes.survival_plot(groups.groups, "months")
+
+
 def _drawn() -> dict[str, str]:
     return {
         "roc": plots.roc_plot([("model", CURVE), ("colour", OTHER)]),
         "precision-recall": plots.precision_recall_plot([("model", CURVE)]),
-        "reliability": plots.reliability_plot([("model", CURVE)]),
+        "reliability": plots.reliability_plot([("model", POINTS), ("after", BETTER)]),
+        "decision": plots.decision_plot(binary().decisions["yes"], "model"),
         "confusion": plots.confusion_plot([[5, 1], [2, 7]], ("no", "yes")),
-        "learning": plots.learning_plot([LEARNING, LEARNING]),
+        "learning": learning_plot([LEARNING, LEARNING]),
+        "scatter": outcomes.scatter_plot(regression().curves["scatter"], regression().curves["calibration"], "age"),
+        "survival": _survival(),
+        "forest": outcomes.forest_plot([("all", 0.5, 0.25, 0.75), ("f <b>", 0.6, math.nan, math.nan)], "AUROC", 0.5),
     }
 
 
@@ -65,7 +77,7 @@ def test_plots_of_one_page_share_no_ids_and_fetch_nothing() -> None:
     for svg in drawn.values():
         assert svg.startswith("<svg") and "http" not in svg and "<metadata" not in svg
         references = set(re.findall(r'(?:href="#|url\(#)([^")]+)', svg))
-        assert references and references <= set(_Svg(svg).ids)
+        assert references <= set(_Svg(svg).ids)
 
 
 def test_lines_and_words_take_the_colour_of_the_page() -> None:
@@ -101,9 +113,48 @@ def test_confusion_shows_counts_and_names() -> None:
 
 
 def test_learning_has_a_panel_a_fold_and_a_dot_at_the_best_epoch() -> None:
-    svg = plots.learning_plot([LEARNING] * 7)
-    assert _Svg(svg).words.count("fold 0 <b>") == 7
+    svg = learning_plot([LearningCurve(fold, 0, (1.0, 0.6, 0.4), (1.1, 0.7, 0.8), 2) for fold in range(7)])
+    assert [word for word in _Svg(svg).words if "fold" in word] == [f"fold {fold}" for fold in range(7)]
     line = _points(svg, plots.MODEL)
     assert len(line) == 3 and line[1][1] > line[2][1] > line[0][1]  # 0.7 lies lowest, y downwards
     dots = re.findall(r'<use xlink:href="[^"]+" x="([\d.]+)" y="([\d.]+)" style="fill: #0e9384', svg)
     assert (float(dots[0][0]), float(dots[0][1])) == pytest.approx(line[1], abs=0.01)
+
+
+def test_seeds_of_a_fold_share_a_panel() -> None:
+    svg = learning_plot([LEARNING, LearningCurve(0, 3, (1.0,), (math.nan,), 1)])
+    assert [word for word in _Svg(svg).words if "fold" in word] == ["fold 0"]
+    assert plots.COLOURS[1] in svg
+
+
+def test_survival_falls_in_steps_to_the_numbers_given() -> None:
+    points = _points(_survival(), plots.MODEL)
+    (left, top) = points[0]
+    assert [points[1], points[2]] == [pytest.approx((points[1][0], top)), pytest.approx((points[1][0], points[2][1]))]
+    steps = [(b[0] - left, b[1] - top) for a, b in pairwise(points) if a[0] == b[0]]
+    falls = [fall / steps[0][1] for _, fall in steps]
+    assert falls == [pytest.approx(value, abs=1e-3) for value in (1, 2, 4)]  # survival 0.9, 0.8, 0.6
+    assert [at / steps[0][0] for at, _ in steps] == [pytest.approx(value, abs=1e-3) for value in (1, 2.5, 4.5)]
+
+
+def test_numbers_at_risk_stand_under_their_times() -> None:
+    words = _Svg(_survival()).words
+    at = words.index("at risk")
+    assert words[at + 1 : at + 7] == ["low", "8", "8", "5", "2", "2"]  # at 0, 2, 4, 6, 8
+    assert "low (3 of 8)" in words and "high (5 of 7)" in words
+
+
+def test_scatter_draws_every_patient() -> None:
+    curve = regression().curves["scatter"]
+    svg = outcomes.scatter_plot(curve, None, "age")
+    dots = re.findall(r'<use xlink:href="[^"]+" x="([\d.]+)" y="([\d.]+)" style="fill: #0e9384', svg)
+    assert len(dots) == 4
+    (x0, y0), (x1, y1) = [(float(x), float(y)) for x, y in dots[:2]]
+    assert (x1 - x0) / (y0 - y1) == pytest.approx(11.5 / 18, rel=1e-3)  # both axes in one unit, y downwards
+
+
+def test_decision_curve_is_cut_where_everyone_falls_without_end() -> None:
+    svg = plots.decision_plot(binary().decisions["yes"], "model")
+    model, everyone = _points(svg, plots.MODEL), _points(svg, plots.COLOURS[1])
+    assert len(model) == len(everyone) == 3
+    assert everyone[0][1] > model[0][1] and everyone[2][1] > model[2][1]  # lower on the page is less

@@ -45,10 +45,10 @@ def made_up_run(folder: Path, patients: int = 36, slides: int = 1, encoders: tup
             "age": "" if number % 6 == 0 else f"{60 + 5 * rng.normal():.0f}",
             "sex": "fm"[number % 2],
         }
-        for slide in range(slides if number % 3 else 1):
-            path = folder / "slides" / f"P{number:02d}-{slide}.svs"
+        for at in range(slides if number % 3 else 1):
+            path = folder / "slides" / f"P{number:02d}-{at}.svs"
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(f"pixels {number} {slide}")
+            path.write_text(f"pixels {number} {at}")
             rows.append({"path": str(path), "patient_id": f"P{number:02d}", **columns})
     pd.DataFrame(rows).to_csv(folder / "cohort.csv", index=False)
     run = Run.create(folder / "run", Cohort.read(folder / "cohort.csv"))

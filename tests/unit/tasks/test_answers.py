@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,7 +36,7 @@ TASKS = [CLASSES, GRADES, NUMBER, LABELS, ONE_LABEL, BINS, COX, UNFINISHED, SEVE
 def test_answers_are_what_the_tables_say(task: Any) -> None:
     logits = torch.randn(7, task.outputs, generator=torch.Generator().manual_seed(1)) * 2
     tables = task.tables(logits)
-    expected = {}
+    expected: dict[str, Sequence[Any]] = {}
     for table in tables:
         before = f"{table.target} " if len(tables) > 1 else ""
         kept = {name: values for name, values in table.columns.items() if not name.startswith("logit_")}

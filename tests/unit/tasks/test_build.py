@@ -104,10 +104,10 @@ def test_metrics_and_tables_carry_the_targets_names() -> None:
     ],
 )
 def test_options_are_checked(target: str, options: dict[str, object], message: str) -> None:
-    labels = {patient: label for patient, label in LABELS.items()}
+    labels: dict[str, tuple[str, ...]] = dict(LABELS)
     if target != TARGET:
         at = {"age:regression": slice(1, 2), "subtype": slice(0, 1), "t/e:survival": slice(4, 6)}[target]
-        labels = {patient: label[at] for patient, label in LABELS.items()}
+        labels = {patient: label[at] for patient, label in labels.items()}
     with pytest.raises(SettingsError, match=message):
         task_from_target(target, labels, options)
 

@@ -83,9 +83,9 @@ def test_invariances() -> None:
     assert _loss(TASK, risk, time.exp() / 7, event) == here
     order = torch.from_numpy(rng.permutation(30))
     assert _loss(TASK, risk[order], time[order], event[order]) == pytest.approx(here, rel=1e-12)
-    again = [torch.cat([values, values]) for values in (risk, time, event)]
+    risks, times, events = (torch.cat([values, values]) for values in (risk, time, event))
     halves = torch.full((60,), 0.5, dtype=torch.float64)
-    assert _loss(BRESLOW, *again, halves) == pytest.approx(_loss(BRESLOW, risk, time, event), rel=1e-12)
+    assert _loss(BRESLOW, risks, times, events, halves) == pytest.approx(_loss(BRESLOW, risk, time, event), rel=1e-12)
 
 
 def test_nothing_to_compare_is_zero_with_a_gradient_of_zero() -> None:

@@ -58,7 +58,7 @@ def test_bins_are_quantiles_of_the_events_and_closed_on_the_right() -> None:
     assert fitted.edges == (2.75, 4.5, 6.25) and fitted.end == 100
     assert fitted.fit(labels) == fitted
     found = fitted.encode([("2.75", "1"), ("2.76", "1"), ("0", "0"), ("99", "1"), ("3", "")])
-    np.testing.assert_allclose(found[:4], [[0, 1, 2.75], [1, 1, 2.76], [0, 0, 0], [3, 1, 99]], rtol=1e-6)
+    np.testing.assert_allclose(found[:4], [[0, 1, 2.75], [1, 1, 2.76], [0, 0, 0.0], [3, 1, 99.0]], rtol=1e-6)
     assert found[4].isnan().all()
     assert fitted.question() == TASK.question() and task_from_dict(fitted.to_dict()) == fitted
 
@@ -78,7 +78,7 @@ def test_survival_between_edges() -> None:
     found = TASK.survival_at(LOGITS, times)[0].tolist()
     assert found[:6] == pytest.approx([1.0, *at_edges, at_edges[3]])
     assert found[6] == pytest.approx(math.sqrt(at_edges[0] * at_edges[1]))  # constant hazard: half way, in logs
-    assert (np.diff(TASK.survival_at(LOGITS, np.linspace(0, 30, 50))[0]) <= 1e-12).all()
+    assert (np.diff(TASK.survival_at(LOGITS, np.linspace(0, 30, 50).tolist())[0]) <= 1e-12).all()
     ends = replace(TASK, end=9.0)
     assert ends.survival_at(LOGITS, [9.0, 30.0])[0].tolist() == pytest.approx([at_edges[2]] * 2)
 

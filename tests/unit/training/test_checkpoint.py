@@ -136,7 +136,10 @@ def test_refuses_a_folder(tmp_path: Path) -> None:
         ("truncated", "is not a checkpoint, or ends early"),
         ("foreign", "is not a pathpipe checkpoint"),
         ("foreign tensor", "is not a pathpipe checkpoint"),
-        ("other version", r"of version 99, this pathpipe reads version 3 .hint: train it again.*use the pathpipe that wrote it .9.9"),
+        (
+            "other version",
+            r"of version 99, this pathpipe reads version 3 .*train it again.*the pathpipe that wrote it .9.9",
+        ),
         ("missing", "damaged checkpoint: encoder missing or unknown"),
         ("unknown", "damaged checkpoint: surplus missing or unknown"),
         ("gone", "there is no such checkpoint"),

@@ -153,7 +153,7 @@ def test_reads_ahead_in_order_and_not_further_than_needed() -> None:
     taken = ahead(range(10), make)
     assert next(taken) == (0, 0)
     time.sleep(0.05)
-    assert made == [0, 1, 2]
+    assert made == [0, 1]
     assert [*taken] == [(item, item * item) for item in range(1, 10)]
 
 

@@ -1,4 +1,4 @@
-"""Annotations: what QuPath is told of every tile, in whole pixels of its own frame."""
+"""What QuPath is told of every tile, in whole pixels of its own frame."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import matplotlib
 import numpy as np
 import pytest
 
-from pathpipe.explain import annotations
-from pathpipe.explain.annotations import Frame, write_quantiles, write_tiles
+from pathpipe.explain import qupath
+from pathpipe.explain.qupath import Frame, write_quantiles, write_tiles
 from pathpipe.explain.scores import Scores
 from pathpipe.explain.truth import share_inside
 from pathpipe.provenance import Provenance, read_provenance
@@ -73,10 +73,10 @@ def test_a_hundred_thousand_tiles_are_parted_in_files_qupath_can_read(tmp_path: 
     given = _scores(100_000)
     paths = write_tiles(tmp_path / "h.geojson", given, FRAME, "inferno", MADE)
     assert [path.name for path in paths] == ["h.geojson", "h-2.geojson"]
-    assert all(path.stat().st_size <= annotations.MAX_BYTES + 2000 for path in paths)
+    assert all(path.stat().st_size <= qupath.MAX_BYTES + 2000 for path in paths)
     assert sum(path.read_text().count('"objectType":"tile"') for path in paths) == 100_000
     write_quantiles(tmp_path / "q.geojson", given, FRAME, "inferno", MADE)
-    assert (tmp_path / "q.geojson").stat().st_size < annotations.MAX_BYTES
+    assert (tmp_path / "q.geojson").stat().st_size < qupath.MAX_BYTES
 
 
 def test_tenths_cover_their_tiles_and_nothing_else(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_tenths_cover_their_tiles_and_nothing_else(tmp_path: Path) -> None:
     write_quantiles(tmp_path / "q.geojson", given, FRAME, "viridis", MADE)
     content = _read(tmp_path / "q.geojson")
     assert [one["properties"]["objectType"] for one in content["features"]] == ["annotation"] * 10
-    here = given.xy0 - [1000, 500]
+    here = given.xy0 - np.array([1000, 500])
     tenths = np.ceil(10 * given.ranks() - 1e-9).astype(int) - 1
     for number, one in enumerate(read_features(content)):
         assert one.name == f"high {10 * number}-{10 * number + 10}%"

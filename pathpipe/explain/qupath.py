@@ -1,4 +1,4 @@
-"""Annotations: scores as objects that QuPath opens, tile by tile with measurements or merged by quantile."""
+"""QuPath: scores as objects that it opens, tile by tile with measurements or merged by quantile."""
 
 from __future__ import annotations
 
