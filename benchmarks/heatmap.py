@@ -18,7 +18,7 @@ from pathpipe.explain.heatmap import Canvas, draw_heatmap
 from pathpipe.explain.probing import Member
 from pathpipe.explain.pyramid import Naming, write_pyramid
 from pathpipe.explain.qupath import Frame, write_quantiles, write_tiles
-from pathpipe.explain.scores import explain, write_scores
+from pathpipe.explain.scores import explain_bag, write_scores
 from pathpipe.explain.truth import Truth
 from pathpipe.mil.bag import Bag
 from pathpipe.mil.registry import Recipe, build_model
@@ -54,7 +54,7 @@ def main() -> None:
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        found = timed("scores", lambda: explain([member], settings))
+        found = timed("scores", lambda: explain_bag([member], settings))
         scores = found.scores[0]
         timed("scores.csv", lambda: write_scores(folder / "scores.csv", found.scores))
         canvas = _canvas(shape, 700)

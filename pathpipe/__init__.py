@@ -12,8 +12,10 @@ __version__ = "0.1.0.dev0"
 
 _NAMES = {
     "Cohort": "pathpipe.cohort",
+    "Member": "pathpipe.explain.probing",
     "Predictions": "pathpipe.evaluation.predictions",
     "Run": "pathpipe.run",
+    "explain_bag": "pathpipe.explain.scores",
     "load_checkpoint": "pathpipe.training.checkpoint",
     "load_encoder": "pathpipe.encoders.load",
     "open_slide": "pathpipe.slides.open",
@@ -21,7 +23,6 @@ _NAMES = {
     "read_tiles": "pathpipe.tiles.table",
     "read_tissue": "pathpipe.tissue.polygons",
     "resolve_mpp": "pathpipe.slides.resolution",
-    "slide_scores": "pathpipe.explain.scores",
     "stream_tiles": "pathpipe.tiles.stream",
 }
 __all__ = [*_NAMES, "__version__"]

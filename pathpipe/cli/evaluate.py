@@ -112,6 +112,13 @@ def _show(run: Run, settings: RunSettings) -> None:
             rows.append([target, name, *map(_short, numbers)])
     print_table(columns, rows)
     _say_notes([*found.model.notes, *([found.baseline_note] if found.baseline_note else [])])
+    if found.against_baseline is not None and found.against_baseline.differences:
+        first = found.against_baseline.differences[0]
+        low, value, high = (
+            _short(one) for one in (first.difference.low, first.difference.value, first.difference.high)
+        )
+        p = _short(first.p_permutation)
+        _say_notes([f"{first.metric} less that of colour only: {value} ({low} to {high}), p {p}: {first.verdict}"])
 
 
 def _show_comparison(found: dict[str, Comparison]) -> None:

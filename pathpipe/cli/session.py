@@ -67,10 +67,15 @@ def resolve(request: Request, given: Mapping[str, Mapping[str, Any]]) -> tuple[P
     layers: list[Layer] = []
     if source is not None and (inside := _model_of_run(source)) is not None:
         folder, source = inside, None
-    if folder is not None and Run.exists(folder):
-        layers.append((str(folder / "settings.yaml"), Run.open(folder).saved_settings()))
+    own = Run.open(folder).saved_settings() if folder is not None and Run.exists(folder) else None
+    recorded = None
     if request.source is not None and source is None and folder != request.source:
-        layers.append((str(request.source), _recorded_settings(request.source)))
+        recorded = _recorded_settings(request.source)
+    if own is not None:  # options that another model was trained with last are none of this model's
+        kept = own if recorded is None else {name: one for name, one in own.items() if name != "train"}
+        layers.append((f"{folder}/settings.yaml", kept))
+    if recorded is not None:
+        layers.append((str(request.source), recorded))
     if config:
         layers.append((str(request.config), config))
     layers.extend(origins(given))

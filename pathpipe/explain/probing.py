@@ -14,6 +14,7 @@ from pathpipe.errors import StoreError
 from pathpipe.mil.bag import Bag, Bags
 from pathpipe.mil.model import MILModule, MILOutput, StagedModule
 from pathpipe.tasks.task import Task
+from pathpipe.training.checkpoint import Checkpoint
 
 Rows = npt.NDArray[np.int64]
 _FLOATS = 1 << 25  # features in one batch, so that memory doesn't grow with the number of subsets
@@ -33,6 +34,11 @@ class Member:
     task: Task
     bag: Bag
     feature_mean: Tensor
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, bag: Bag, name: str = "") -> Member:
+        """The member of a checkpoint; the bag has the features, and covariates, that it was trained on."""
+        return cls(name, checkpoint.build(), checkpoint.load_task(), bag, checkpoint.feature_mean)
 
     def forward(self) -> MILOutput:
         """What it says of the whole bag, as in prediction: one bag, packed."""

@@ -98,7 +98,7 @@ class Explanation:
         return self.values[self.aims.index(aim)]
 
 
-def explain(members: Sequence[Member], settings: HeatmapSettings) -> Explanation:
+def explain_bag(members: Sequence[Member], settings: HeatmapSettings) -> Explanation:
     """Score every tile of a patient by an ensemble.
 
     Raises:

@@ -59,9 +59,7 @@ def load_members(run: Run, key: str, settings: RunSettings) -> list[Member]:
     for path in models_of(run, key, settings):
         checkpoint = load_checkpoint(path / MODEL)
         checkpoint.refuse_other_encoder(loaded.encoder, where=str(path))
-        bag = _bag(run, checkpoint, loaded, patient)
-        task = checkpoint.load_task()
-        members.append(Member(path.name, checkpoint.build(), task, bag, checkpoint.feature_mean))
+        members.append(Member.of(checkpoint, _bag(run, checkpoint, loaded, patient), path.name))
     return members
 
 

@@ -15,7 +15,7 @@ from pathpipe.explain.heatmap import Canvas, draw_heatmap
 from pathpipe.explain.probing import Member
 from pathpipe.explain.pyramid import Naming, write_pyramid
 from pathpipe.explain.qupath import Frame, write_quantiles, write_tiles
-from pathpipe.explain.scores import Explanation, Scores, columns_of, cut_slide, explain, write_scores
+from pathpipe.explain.scores import Explanation, Scores, columns_of, cut_slide, explain_bag, write_scores
 from pathpipe.explain.tile_sheet import draw_sheet
 from pathpipe.explain.truth import Truth, read_truth
 from pathpipe.fingerprint import fingerprint, sampled_digest
@@ -85,7 +85,7 @@ def make(job: Job) -> Made:
         return Made("empty", features.empty_reason)
     settings = job.settings.heatmap
     members = load_members(job.run, job.key, job.settings)
-    explanation = explain(members, settings)
+    explanation = explain_bag(members, settings)
     compared = refuse_other_predictions(job.run, job.key, job.settings, members, list(explanation.logits))
     parts = [cut_slide(one, members[0].bag, job.key) for one in explanation.scores]
     row = job.run.cohort[job.key]

@@ -24,6 +24,9 @@ def absence(run: Run, stage: str, settings: RunSettings) -> Absent | None:
     try:
         found = read_provenance(STAGES[stage].output(run, COHORT, settings))
         if found is None:
+            check = STAGES[stage].preflight
+            if check is not None:
+                check(run, settings)  # what would refuse to make it says why
             return Absent(name, "it was not made", command)
         if settings.execution.stale == "keep":
             return None

@@ -140,7 +140,7 @@ class SurvivalTask(Plain):
     def survival_at(self, logits: Tensor, times: Sequence[float]) -> Tensor:
         """(P, T) float64 P(T > t), the hazard being constant within a bin."""
         logs = pad(logsigmoid(-logits.double()).cumsum(1), (1, 0))  # at 0, the edges and the end
-        grid = np.r_[0.0, self.edges, max(self.end, self.edges[-1])]
+        grid = np.r_[0.0, self.edges, max((self.end, *self.edges))]
         at = np.clip(np.array(times, np.float64), 0.0, grid[-1])
         after = np.clip(np.searchsorted(grid, at, side="left"), 1, len(grid) - 1)
         room = grid[after] - grid[after - 1]

@@ -105,6 +105,9 @@ def test_predict_slides_as_the_model_was_trained(pathpipe: Call, reported: Path,
     assert float(str(table.loc["N1", "sd_plain"])) > 0, "three models"
     assert "no tissue found" in str(table.loc["N2", "reason"])
     assert "no reader opens it" in str(table.loc["N3", "reason"])
+    slides: Any = pd.read_csv(tmp_path / "out" / "slides.csv").set_index("slide_id")
+    assert slides.loc["N1", "percentile"] == table.loc["N1", "percentile"] and slides.loc["N1", "distance"] > 0
+    assert "no tissue found" in slides.loc["N2", "reason"] and slides.loc["N3", "tiles"] == 0
     made = read_provenance(tmp_path / "out" / "tiles" / "N1.h5")
     trained = read_provenance(reported / "tiles" / "S00.h5")
     assert made is not None and trained is not None and made.settings == trained.settings
@@ -118,6 +121,32 @@ def test_predict_slides_as_the_model_was_trained(pathpipe: Call, reported: Path,
     pathpipe("predict", fold / "model.pt", slide, "-o", tmp_path / "one")
     one = pd.read_csv(tmp_path / "one" / "predictions.csv").iloc[0]
     assert one["p_implant"] == pytest.approx(known["p_implant"], abs=1e-6)
+
+
+def test_an_exported_model_says_of_stored_features_what_predict_says(
+    pathpipe: Call, reported: Path, tmp_path: Path
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    trained = reported / "train" / NAME
+    for folder in ("one", "again"):
+        pathpipe("export", trained, "-o", tmp_path / folder, "--onnx", "--torchscript", "--ensemble")
+    for name in ("model.onnx", "model.torchscript.pt", "model.json", "model_card.md"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "again" / name).read_bytes(), name
+    assert "| label | implant | 5 |" in (tmp_path / "one" / "model_card.md").read_text()
+
+    (tmp_path / "new").mkdir()
+    source = pd.read_csv(reported / "cohort.csv").set_index("slide_id").loc["S03", "path"]
+    shutil.copy(source, tmp_path / "new" / "S03.svs")
+    pathpipe("predict", trained, tmp_path / "new", "-o", tmp_path / "out")
+    said = pd.read_csv(tmp_path / "out" / "predictions.csv").iloc[0]
+    with h5py.File(tmp_path / "out" / "features" / "efficientnet-lite0" / "S03.h5") as file:
+        features = file["features"][:].astype(np.float32)
+    session = onnxruntime.InferenceSession(tmp_path / "one" / "model.onnx")
+    logits, answers, attention = session.run(None, {"features": features})
+    columns = json.loads((tmp_path / "one" / "model.json").read_text())["columns"]
+    assert answers[0] == pytest.approx([said[name] for name in columns], abs=1e-5)
+    assert logits.shape == (3, 2) and attention.sum() == pytest.approx(1, abs=1e-5)
 
 
 def test_other_models_on_the_same_features(pathpipe: Call, reported: Path, tmp_path: Path) -> None:

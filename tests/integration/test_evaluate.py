@@ -60,7 +60,7 @@ def test_two_models_and_the_baseline_are_compared(pathpipe: Call, two: Path, tmp
     again = tmp_path / "again"
     pathpipe("evaluate", *models, "--no-baseline", "-o", again, "--quiet")
     assert len(json.loads((again / "comparison.json").read_text())["comparisons"]["label"]["models"]) == 2
-    assert not str(two) in (again / "comparison.json").read_text()
+    assert str(two) not in (again / "comparison.json").read_text()
     for wrong, says in (((two, "-o", two), None), ((*models, "-o", two), "is no comparison")):
         refused = pathpipe("evaluate", *wrong, check=None if says is None else 2)
         assert says is None or says in refused.stderr

@@ -105,3 +105,17 @@ def test_refuses_shapes_and_classes_that_are_none() -> None:
     with pytest.raises(ValueError, match="classes 0 to 1"):
         regression.quadratic_kappa(np.array([0, 1, 2]), np.zeros(3, np.int64), whole, 2)
     assert np.isnan(ratio([1, 2], [0, -1])).all()
+
+
+def test_calibration_line_is_least_squares_of_repeated_patients() -> None:
+    rng = np.random.default_rng(5)
+    predicted = rng.normal(40, 9, 30)
+    targets = 7 + 0.6 * predicted + rng.normal(size=30)
+    weights = np.r_[np.ones((1, 30)), rng.multinomial(30, np.full(30, 1 / 30), size=4)].astype(float)
+    slopes = regression.calibration_slope(targets, predicted, weights)
+    intercepts = regression.calibration_intercept(targets, predicted, weights)
+    for row, slope, intercept in zip(weights.astype(int), slopes, intercepts, strict=True):
+        expected = np.polyfit(np.repeat(predicted, row), np.repeat(targets, row), 1)
+        np.testing.assert_allclose([slope, intercept], expected, rtol=1e-9)
+    flat = regression.calibration_slope(targets, np.full(30, 2.0), weights)
+    assert np.isnan(flat).all() and np.isnan(regression.calibration_intercept(targets, np.full(30, 2.0), weights)).all()

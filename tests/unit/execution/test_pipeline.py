@@ -17,7 +17,7 @@ from pathpipe.run import Run
 from pathpipe.settings import RunSettings
 from pathpipe.stages import chain
 
-CHAIN = ["tissue", "tile", "contact-sheet", "split", "evaluate"]
+CHAIN = ["tissue", "tile", "contact-sheet", "split", "evaluate", "report"]
 
 
 def test_a_view_that_refuses_on_grounds_of_leakage_ends_the_chain(
@@ -55,9 +55,10 @@ def test_a_view_that_refuses_on_grounds_of_leakage_ends_the_chain(
         ("tile", "failed", CHAIN[1:]),
         ("tile", "stale", ["tile"]),
         ("contact-sheet", "failed", CHAIN[1:]),
-        ("split", "failed", ["tile", "contact-sheet", "split"]),
+        ("split", "failed", ["tile", "contact-sheet", "split", "report"]),
+        ("split", "stale", ["tile", "contact-sheet", "split"]),
     ],
-    ids=["slides stay out", "stale slides end it", "a view ends nothing", "a stage of the cohort ends it"],
+    ids=["slides stay out", "stale slides end it", "a view ends nothing", "then the report says so", "but not of old"],
 )
 def test_what_ends_a_chain(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str, state: State, reached: list[str]
@@ -76,3 +77,17 @@ def test_what_ends_a_chain(
     outcome = pipeline.bring_up_to_stage(run, "evaluate", RunSettings(), Listener())
     assert worked == reached
     assert [one.stage for one in outcome.of(state)] == [fails]
+
+
+def test_a_stage_alone_leaves_the_others_as_they_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "cohort.csv").write_text("path,label\nS1.svs,a\n")
+    run = Run.create(tmp_path / "run", Cohort.read(tmp_path / "cohort.csv"))
+    worked: list[str] = []
+
+    def work(run: Run, stages: Sequence[str], settings: RunSettings, keys: Sequence[str], listener: Any) -> Any:
+        worked.append(stages[-1])
+        return {key: [Receipt(stages[-1], key, "done")] for key in keys}
+
+    monkeypatch.setattr(pipeline, "run_units", work)
+    pipeline.bring_up_to_stage(run, "report", RunSettings(), Listener(), alone=True)
+    assert worked == ["report"]

@@ -14,7 +14,7 @@ from pathpipe.errors import StoreError
 from pathpipe.explain.aims import Aim
 from pathpipe.explain.attribution import gradient_norm, integrated_gradients, neighbours, occlusion
 from pathpipe.explain.probing import Member, Probe
-from pathpipe.explain.scores import explain
+from pathpipe.explain.scores import explain_bag
 from pathpipe.mil.bag import Bag, Bags
 from pathpipe.mil.models.mean_max import Mean
 from pathpipe.settings import HeatmapSettings
@@ -107,14 +107,16 @@ def test_scores_of_each_kind_find_the_tile_that_decides() -> None:
     features = np.asarray(one.bag.features).copy() * 0.01
     features[17] = 40 * np.asarray(direction) / float(direction.norm())
     strong = replace(one, bag=replace(one.bag, features=features))
-    predicted = explain([strong], HeatmapSettings()).scores[0].aim.name
+    predicted = explain_bag([strong], HeatmapSettings()).scores[0].aim.name
     for kind in ("instance", "gradient", "integrated", "occlusion"):
-        (scores,) = explain([strong], HeatmapSettings.model_validate({"score": kind, "target_class": predicted})).scores
+        (scores,) = explain_bag(
+            [strong], HeatmapSettings.model_validate({"score": kind, "target_class": predicted})
+        ).scores
         assert scores.method == kind and int(scores.score.argmax()) == 17, kind
 
 
 def test_large_bags_are_occluded_in_groups_and_it_is_said() -> None:
-    found = explain([member(given=bag(40))], HeatmapSettings(score="occlusion", occlusion_groups=8))
+    found = explain_bag([member(given=bag(40))], HeatmapSettings(score="occlusion", occlusion_groups=8))
     assert found.scores[0].grouped == 5
     assert len(np.unique(found.scores[0].score)) == 8
 

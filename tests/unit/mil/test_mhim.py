@@ -27,6 +27,7 @@ AT_ONCE = {"baseline_epochs": 0}
 
 class TestMhimOnAbmil(ModelContract):
     model = "abmil"
+    options = {"hidden": 128}
     wrappers = {"mhim": AT_ONCE}
 
 
@@ -38,11 +39,13 @@ class _Hidden(ModelContract):
 
 class TestMhim1OnGatedAbmil(_Hidden):
     model = "gated-abmil"
+    options = {"hidden": 128}
     wrappers = {"mhim": {**AT_ONCE, "version": "v1", "low": 0.1, "high_schedule": "cosine"}}
 
 
 class TestMhimOnDsmil(_Hidden):
     model = "dsmil"
+    options = {"hidden": 128}
     wrappers = {"mhim": AT_ONCE}
 
 
@@ -54,6 +57,7 @@ class TestMhimOnTransmil(_Hidden):
 
 class TestAemOnMhim(ModelContract):
     model = "abmil"
+    options = {"hidden": 128}
     wrappers = {"mhim": AT_ONCE, "aem": {"value": 0.01}}
 
 

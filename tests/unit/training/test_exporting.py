@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -158,20 +157,6 @@ def test_an_ensemble_averages_what_folds_say_not_their_logits() -> None:
 def test_onnx_files_are_the_same_bytes_again() -> None:
     one, other = (exported(Deployable([checkpoint("abmil")]), "onnx", MOMENTS)[0] for _ in range(2))
     assert one == other
-
-
-def test_torchscript_files_are_the_same_bytes_in_another_process() -> None:
-    """In one process torch numbers the classes of every further trace."""
-    code = (
-        "import hashlib\n"
-        "from tests.unit.training.test_exporting import MOMENTS, Deployable, checkpoint, exported\n"
-        "made, _ = exported(Deployable([checkpoint('abmil')]), 'torchscript', MOMENTS)\n"
-        "print(hashlib.sha256(made).hexdigest())\n"
-    )
-    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "text": True}
-    processes = [subprocess.Popen([sys.executable, "-W", "ignore", "-c", code], cwd=ROOT, **pipes) for _ in range(2)]
-    one, other = (process.communicate(timeout=120)[0] for process in processes)
-    assert len(one) == 65 and one == other
 
 
 @pytest.mark.parametrize("form", ["torchscript", "onnx"])
