@@ -4,10 +4,10 @@
 
 Three TCGA cohorts with their published five folds by patient (whose `val` column is who is tested). A patient is a bag
 of one instance: standardised expression (UCEC's table has none: its mutations), clipped at 5 standard deviations. The
-model is `mean` with a hidden layer of 64; 15% of the training patients choose the epoch. Baselines see the same training
-patients: 20 principal components in lifelines' Cox model with a ridge penalty of 0.1, and logistic regression of an
-event before the training events' median. Numbers are Harrell's C within folds, averaged; intervals by bootstrap over
-the patients of each fold.
+model is `mean` with a hidden layer of 64; 15% of the training patients choose the epoch. Baselines see the same
+training patients: 20 principal components in lifelines' Cox model with a ridge penalty of 0.1, and logistic regression
+of an event before the training events' median. Numbers are Harrell's C within folds, averaged; intervals by bootstrap
+over the patients of each fold.
 """
 
 from __future__ import annotations

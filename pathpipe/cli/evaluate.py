@@ -75,18 +75,19 @@ def compare_sources(
     """
     from pathpipe.stages.compare import EvaluatedRun, compare_models, comparison_name, names_of, write_comparison
 
+    if out is not None:
+        _refuse_other(out)
     models = []
     for one in sources:
         run, settings = run_stage("evaluate", replace(asked, source=one, out=None), given)
         models.append(EvaluatedRun(run, settings))
     folder = asked.out or models[0].run.comparison(comparison_name(names_of(models)))
-    _refuse_run(folder)
     found = compare_models(models, baseline)
     write_comparison(folder, models, found)
     return folder, models, found
 
 
-def _refuse_run(folder: Path) -> None:
+def _refuse_other(folder: Path) -> None:
     from pathpipe.errors import SettingsError
     from pathpipe.stages.compare import FILE
 

@@ -16,7 +16,7 @@ class EvaluateSettings(Settings):
     interval: Literal["percentile", "bca"] = Field(
         "bca", description="Bootstrap intervals: percentiles of the draws, or those corrected for bias and skewness"
     )
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the intervals; differences are tested at 1 - it")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="Level of the intervals; tests are at 1 - this")
     seed: int = Field(0, ge=0, description="Seed of the bootstrap")
     threshold: str = Field(
         "youden",

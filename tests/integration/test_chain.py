@@ -136,7 +136,7 @@ def test_an_exported_model_says_of_stored_features_what_predict_says(
     assert "| label | implant | 5 |" in (tmp_path / "one" / "model_card.md").read_text()
 
     (tmp_path / "new").mkdir()
-    source = pd.read_csv(reported / "cohort.csv").set_index("slide_id").loc["S03", "path"]
+    source: Any = pd.read_csv(reported / "cohort.csv").set_index("slide_id").loc["S03", "path"]
     shutil.copy(source, tmp_path / "new" / "S03.svs")
     pathpipe("predict", trained, tmp_path / "new", "-o", tmp_path / "out")
     said = pd.read_csv(tmp_path / "out" / "predictions.csv").iloc[0]

@@ -152,7 +152,7 @@ class _Spread(_Attention):
     def _attended(self, query: Tensor, latents: Tensor, values: Tensor) -> Tensor:
         """(N, L) for the instances of one bag, its latents and values (S, L)."""
         if not self.compares:
-            return self.out(values).expand(len(query), -1)
+            return self.out(values).expand(query.shape[0], -1)
         keys = self.inner_key(self.key(latents)).unflatten(1, (self.heads, -1))  # (S, H, L / H)
         own = self.inner_query(query).unflatten(1, (self.heads, -1))  # (N, H, L / H)
         weights = torch.einsum("nhd,shd->nhs", own, keys).div(sqrt(keys.shape[-1])).softmax(-1)

@@ -32,7 +32,7 @@ REFUSED = {"dtfd", "transmil", "rrt", "wikg", "s4mil", "mambamil", "gnn-vitcap",
 # graphs of a sibling that is tested; vit is, with corners
 TWINS = {(name, "onnx") for name in ("mean", "gated-abmil", "clam-sb", "vit")}
 SMALL: dict[str, dict[str, Any]] = {
-    "ilra": {"heads": 2, "latents": 4},
+    "ilra": {"heads": 2},
     "rrt": {"heads": 2},
     "transmil": {"heads": 2, "landmarks": 4},
     "mambamil": {"layers": 1, "state": 2},
@@ -115,6 +115,25 @@ def test_every_model_gives_the_same_numbers_or_is_refused(name: str, form: Any, 
     assert name not in REFUSED, "it can be exported now: move it, here and in docs/predict.md"
     assert difference <= 1e-4
     agrees(module, loaded(content, form, tmp_path), [model])
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ilra", {"latents": 4}),
+        ("acmil", {"attention": "multi-head", "heads": 2}),
+        ("acmil", {"branches": 1}),
+        ("dsmil", {"value_layer": True, "average": True}),
+        ("dsmil", {"hidden": None}),
+        ("ins", {"pool": "mean"}),
+        ("vit", {"layers": 1}),
+    ],
+)
+def test_options_that_change_the_arithmetic(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    models = [checkpoint(name, options)]
+    module = Deployable(models)
+    content, _ = exported(module, "torchscript", MOMENTS)
+    agrees(module, loaded(content, "torchscript", tmp_path), models)
 
 
 def test_the_page_lists_what_can_be_exported() -> None:
