@@ -75,8 +75,8 @@ def compare_sources(
     """
     from pathpipe.stages.compare import EvaluatedRun, compare_models, comparison_name, names_of, write_comparison
 
-    if out is not None:
-        _refuse_other(out)
+    if asked.out is not None:
+        _refuse_other(asked.out)
     models = []
     for one in sources:
         run, settings = run_stage("evaluate", replace(asked, source=one, out=None), given)
@@ -101,7 +101,7 @@ def _show(run: Run, settings: RunSettings) -> None:
     from pathpipe.stages.evaluate import read_evaluation
 
     found = read_evaluation(run.evaluation(train_name(settings)))
-    several = {settings.split.target.split(",")[0]: found.model, **found.others}
+    several = {found.target: found.model, **found.others}
     columns = ["target", "metric", "value", "low", "high", "mean of folds", "sd of folds", "colour only"]
     rows: list[list[Any]] = []
     for target, model in several.items():

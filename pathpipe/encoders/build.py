@@ -7,15 +7,11 @@ from functools import partial
 from importlib import import_module
 from typing import Any
 
-import timm
 import torch
-from timm.layers import SwiGLUPacked
 
 from pathpipe.encoders.encoder import EncoderRecord, Pooling
 from pathpipe.errors import MissingError, SettingsError
 
-# YAML can't hold classes: these words stand for them in `arguments`.
-_CLASSES: dict[str, Any] = {"SwiGLUPacked": SwiGLUPacked, "SiLU": torch.nn.SiLU}
 NORM_EPS = "norm_eps"  # epsilon of every LayerNorm, where it isn't timm's
 
 
@@ -26,8 +22,13 @@ def build_network(record: EncoderRecord) -> torch.nn.Module:
         SettingsError: Its arguments don't suit the architecture.
         MissingError: The module of `build` can't be imported.
     """
+    import timm  # takes seconds: training and evaluation, which need no network, do without
+    from timm.layers import SwiGLUPacked
+
+    # YAML can't hold classes: these words stand for them in `arguments`.
+    classes: dict[str, Any] = {"SwiGLUPacked": SwiGLUPacked, "SiLU": torch.nn.SiLU}
     arguments = {
-        name: _CLASSES.get(value, value) if isinstance(value, str) else value
+        name: classes.get(value, value) if isinstance(value, str) else value
         for name, value in record.arguments.items()
     }
     if NORM_EPS in arguments:

@@ -40,6 +40,7 @@ class EvaluatedModels:
         baseline: None when there are too few colours to fit one, with the reason.
         others: Further targets -> the model's numbers.
         against_baseline: The model compared with the baseline, by the first target; None without one.
+        target: The first target, or the first label of several.
     """
 
     model: Evaluation
@@ -47,6 +48,7 @@ class EvaluatedModels:
     baseline_note: str | None = None
     others: Mapping[str, Evaluation] = field(default_factory=dict)
     against_baseline: Comparison | None = None
+    target: str = ""
 
 
 def inputs(run: Run, key: str, settings: RunSettings) -> dict[str, str]:
@@ -89,6 +91,7 @@ def make(job: Job) -> Made:
         baseline_note=note,
         others={target: models[target] for target in others},
         against_baseline=_against(grounds, first, name, predictions[first], baseline) if baseline else None,
+        target=first,
     )
     if baseline:
         baseline.write(job.target / BASELINE_TABLE)
@@ -118,6 +121,7 @@ def _content(found: EvaluatedModels, name: str, settings: RunSettings) -> dict[s
         "confidence": settings.evaluate.confidence,
         "interval": settings.evaluate.interval,
         "threshold": settings.evaluate.threshold,
+        "model_target": found.target,
         "model": found.model.to_dict(),
         "others": {target: one.to_dict() for target, one in found.others.items()},
         "baseline": found.baseline.to_dict() if found.baseline else None,
@@ -142,6 +146,7 @@ def read_evaluation(path: Path) -> EvaluatedModels:
             content["baseline_note"],
             {target: Evaluation.from_dict(one) for target, one in dict(content["others"]).items()},
             Comparison.from_dict(against) if against else None,
+            str(content["model_target"]),
         )
     except (OSError, KeyError, TypeError, ValueError) as error:
         raise StoreError(f"can't be read as an evaluation: {error!r}", where=str(path)) from None

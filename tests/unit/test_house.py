@@ -67,6 +67,16 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "loaded: []", done.stdout + done.stderr
 
 
+def test_what_runs_no_encoder_does_without_its_libraries() -> None:
+    code = (
+        "import sys\n"
+        "import pathpipe.stages.predict, pathpipe.stages.train\n"
+        "print('loaded:', sorted({'timm', 'torchvision'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1:] == ["loaded: []"], done.stdout + done.stderr
+
+
 def test_no_path_of_a_machine_is_in_the_repository() -> None:
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
     if listed.returncode:

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from pathpipe.evaluation.curves import Curve
-from pathpipe.report import outcomes, plots
+from pathpipe.report import drawing, outcomes, plots
 from pathpipe.report.learning import LearningCurve, learning_plot
 from tests.unit.report.made_up import BETTER, POINTS, binary, regression, survival
 
@@ -82,11 +82,11 @@ def test_plots_of_one_page_share_no_ids_and_fetch_nothing() -> None:
 
 def test_lines_and_words_take_the_colour_of_the_page() -> None:
     for svg in _drawn().values():
-        assert "currentColor" in svg and plots.GREY not in svg
+        assert "currentColor" in svg and drawing.GREY not in svg
 
 
 def test_roc_draws_the_points_it_was_given() -> None:
-    points = _points(plots.roc_plot([("model", CURVE)]), plots.MODEL)
+    points = _points(plots.roc_plot([("model", CURVE)]), drawing.MODEL)
     (left, bottom), (right, top) = points[0], points[-1]
     shares = [((x - left) / (right - left), (y - bottom) / (top - bottom)) for x, y in points]
     assert shares == [pytest.approx(pair, abs=1e-3) for pair in zip(CURVE.x, CURVE.y, strict=True)]
@@ -94,7 +94,7 @@ def test_roc_draws_the_points_it_was_given() -> None:
 
 
 def test_precision_recall_goes_in_steps() -> None:
-    points = _points(plots.precision_recall_plot([("model", Curve([0.0, 0.5, 1.0], [1.0, 1.0, 0.5]))]), plots.MODEL)
+    points = _points(plots.precision_recall_plot([("model", Curve([0.0, 0.5, 1.0], [1.0, 1.0, 0.5]))]), drawing.MODEL)
     assert all(a[0] == b[0] or a[1] == b[1] for a, b in pairwise(points))
 
 
@@ -115,7 +115,7 @@ def test_confusion_shows_counts_and_names() -> None:
 def test_learning_has_a_panel_a_fold_and_a_dot_at_the_best_epoch() -> None:
     svg = learning_plot([LearningCurve(fold, 0, (1.0, 0.6, 0.4), (1.1, 0.7, 0.8), 2) for fold in range(7)])
     assert [word for word in _Svg(svg).words if "fold" in word] == [f"fold {fold}" for fold in range(7)]
-    line = _points(svg, plots.MODEL)
+    line = _points(svg, drawing.MODEL)
     assert len(line) == 3 and line[1][1] > line[2][1] > line[0][1]  # 0.7 lies lowest, y downwards
     dots = re.findall(r'<use xlink:href="[^"]+" x="([\d.]+)" y="([\d.]+)" style="fill: #0e9384', svg)
     assert (float(dots[0][0]), float(dots[0][1])) == pytest.approx(line[1], abs=0.01)
@@ -124,11 +124,11 @@ def test_learning_has_a_panel_a_fold_and_a_dot_at_the_best_epoch() -> None:
 def test_seeds_of_a_fold_share_a_panel() -> None:
     svg = learning_plot([LEARNING, LearningCurve(0, 3, (1.0,), (math.nan,), 1)])
     assert [word for word in _Svg(svg).words if "fold" in word] == ["fold 0"]
-    assert plots.COLOURS[1] in svg
+    assert drawing.COLOURS[1] in svg
 
 
 def test_survival_falls_in_steps_to_the_numbers_given() -> None:
-    points = _points(_survival(), plots.MODEL)
+    points = _points(_survival(), drawing.MODEL)
     (left, top) = points[0]
     assert [points[1], points[2]] == [pytest.approx((points[1][0], top)), pytest.approx((points[1][0], points[2][1]))]
     steps = [(b[0] - left, b[1] - top) for a, b in pairwise(points) if a[0] == b[0]]
@@ -155,6 +155,6 @@ def test_scatter_draws_every_patient() -> None:
 
 def test_decision_curve_is_cut_where_everyone_falls_without_end() -> None:
     svg = plots.decision_plot(binary().decisions["yes"], "model")
-    model, everyone = _points(svg, plots.MODEL), _points(svg, plots.COLOURS[1])
+    model, everyone = _points(svg, drawing.MODEL), _points(svg, drawing.COLOURS[1])
     assert len(model) == len(everyone) == 3
     assert everyone[0][1] > model[0][1] and everyone[2][1] > model[2][1]  # lower on the page is less

@@ -131,6 +131,7 @@ def test_several_targets_with_missing_labels_and_covariates(run: Run) -> None:
     assert (er["target"].astype(str) == cohort.loc[er["patient_id"], "er"].to_numpy()).all()
     assert set(read_evaluation(evaluated).others) == {"score:regression", "er", "pr", f"{TIMED}:cox"}
     assert {name for name in counts if "of pr" in name} == {"AUROC of pr"}
+    assert read_evaluation(evaluated).target == "subtype"
 
     # what a fold says of its own patients is what its checkpoint says of them as new patients
     ensemble = load_ensemble(trained / "fold-0-seed-0")
