@@ -28,8 +28,7 @@ def build_network(record: EncoderRecord) -> torch.nn.Module:
     # YAML can't hold classes: these words stand for them in `arguments`.
     classes: dict[str, Any] = {"SwiGLUPacked": SwiGLUPacked, "SiLU": torch.nn.SiLU}
     arguments = {
-        name: classes.get(value, value) if isinstance(value, str) else value
-        for name, value in record.arguments.items()
+        name: classes.get(value, value) if isinstance(value, str) else value for name, value in record.arguments.items()
     }
     if NORM_EPS in arguments:
         arguments["norm_layer"] = partial(torch.nn.LayerNorm, eps=float(arguments.pop(NORM_EPS)))

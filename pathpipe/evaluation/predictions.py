@@ -62,12 +62,12 @@ class Predictions:
 
     @classmethod
     def of_columns(
-        cls, kind: str, patients: Sequence[str], columns: Mapping[str, Sequence[Any]], place: tuple[int, int, str]
+        cls, kind: str, patients: Sequence[str], columns: Mapping[str, Any], place: tuple[int, int, str]
     ) -> Predictions:
         """Predictions of any kind, of one fold, seed and role.
 
         Args:
-            columns: What follows the keys, a value a patient.
+            columns: What follows the keys: name -> sequence or array, a value a patient.
             place: (fold, seed, role).
         """
         fold, seed, role = place

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -69,7 +70,7 @@ def test_of_grades_the_reader_says_so(tmp_path: Path) -> None:
         ("role", "train", "row 3: role `train` is none of val, test"),
     ],
 )
-def test_refuses_what_cannot_be(tmp_path: Path, column: str, value: object, message: str) -> None:
+def test_refuses_what_cannot_be(tmp_path: Path, column: str, value: Any, message: str) -> None:
     broken = _times(0)
     table = broken.table.astype({column: object})
     table.loc[1, column] = value

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from itertools import combinations
 
 import numpy as np
@@ -103,8 +104,8 @@ def test_numbers_of_two_classes_are_those_of_the_tests() -> None:
         assert (one.first, one.second) == ("abc"[i], "abc"[j]) and one.difference.value == pytest.approx(expected)
         assert one.delong is not None and one.delong.p == pytest.approx(delong.difference(i, j).p)
         drawn = bootstrap_difference(
-            lambda w, i=i: auroc(targets, pools[i].probabilities, w),
-            lambda w, j=j: auroc(targets, pools[j].probabilities, w),
+            partial(auroc, targets, pools[i].probabilities),
+            partial(auroc, targets, pools[j].probabilities),
             weights,
             0.95,
             method="bca",
@@ -114,12 +115,12 @@ def test_numbers_of_two_classes_are_those_of_the_tests() -> None:
         ranked = np.r_[mid_ranks(scores[i]), mid_ranks(scores[j])]
         both = np.stack([-ranked, ranked], axis=1)
         twice = np.r_[targets, targets]
-        exchanged = permutation_test(lambda w, b=both, t=twice: auroc(t, b, w), len(targets), 200, 0)
+        exchanged = permutation_test(partial(auroc, twice, both), len(targets), 200, 0)
         assert one.p_permutation == exchanged.p
         p.append(exchanged.p)
         rows = [pools[0].folds == fold for fold in FOLDS]
         by_fold = [[roc_auc_score(targets[r], scores[k][r]) for r in rows] for k in (i, j)]
-        test = corrected_t_test(np.subtract(*by_fold), EACH / 40)
+        test = corrected_t_test(np.array(by_fold[0]) - np.array(by_fold[1]), EACH / 40)
         assert one.across_folds is not None and one.across_folds.p == pytest.approx(test.p)
         assert one.across_folds.difference == pytest.approx(test.difference)
     assert [one.p_holm for one in _by_metric(found, "AUROC")] == pytest.approx(list(holm(np.array(p))))
