@@ -23,7 +23,8 @@ def _start(cohort: Path, run: Path) -> subprocess.Popen[bytes]:
 
 
 def _features(run: Path) -> dict[str, str]:
-    files = sorted((run / "features" / "efficientnet-lite0").glob("*.h5"))
+    """What others see: a file that is being published is hidden until it is whole."""
+    files = sorted((run / "features" / "efficientnet-lite0").glob("[!.]*.h5"))
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
