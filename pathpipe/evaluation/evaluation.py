@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from pathpipe.evaluation.bootstrap import Interval
 from pathpipe.evaluation.curves import Curve
-from pathpipe.evaluation.records import from_json, to_json
+from pathpipe.evaluation.records import Record
 
 
 @dataclass(frozen=True)
@@ -160,7 +159,7 @@ class Subgroup:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Record):
     """What is known of a model.
 
     Attributes:
@@ -199,18 +198,3 @@ class Evaluation:
     decisions: dict[str, Decision] = field(default_factory=dict)
     risk_groups: RiskGroups | None = None
     subgroups: tuple[Subgroup, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able form; numbers that are undefined become null."""
-        return to_json(self)
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Evaluation:
-        """Inverse of `to_dict`.
-
-        Raises:
-            KeyError: A key is missing.
-            TypeError: A value isn't what it should be.
-            ValueError: The same.
-        """
-        return from_json(cls, value)

@@ -6,9 +6,28 @@ import math
 from dataclasses import MISSING, asdict, fields, is_dataclass
 from functools import cache
 from types import NoneType, UnionType
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, Self, TypeVar, Union, get_args, get_origin, get_type_hints
 
 T = TypeVar("T")
+
+
+class Record:
+    """A dataclass that is kept as JSON."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON-able form; numbers that are undefined become null."""
+        return to_json(self)
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> Self:
+        """Inverse of `to_dict`.
+
+        Raises:
+            KeyError: A key is missing.
+            TypeError: A value isn't what it should be.
+            ValueError: The same.
+        """
+        return from_json(cls, value)
 
 
 def to_json(record: Any) -> dict[str, Any]:

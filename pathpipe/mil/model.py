@@ -185,11 +185,12 @@ class MILModule(nn.Module):
 class StagedModule(MILModule):
     """A model in two stages, instances to embeddings and embeddings to logits: wrappers may work between the two."""
 
+    embed: nn.Module  # instances (..., D) -> embeddings (..., L), one by one
     head: nn.Linear  # bag embedding (or an instance's) -> logits
 
     def encode(self, bags: Bags) -> Bags:
         """Instances embedded one by one: the same batch with features of the model's own width."""
-        raise NotImplementedError
+        return bags.with_features(self.embed(bags.features))
 
     def aggregate(self, hidden: Bags) -> MILOutput:
         """Logits of embedded instances."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from pathpipe.errors import SettingsError
 from pathpipe.mil.model import MILModule
 from pathpipe.mil.wrapper import Wrapper
 from pathpipe.registry import Registry
 from pathpipe.settings import merge
+
+M = TypeVar("M", bound=MILModule)
 
 MODELS = Registry(
     "model",
@@ -69,13 +71,7 @@ def model_class(name: str) -> type[MILModule]:
     Raises:
         SettingsError: There is no such model, or it is not a `MILModule`.
     """
-    model = MODELS[name]
-    if not (isinstance(model, type) and issubclass(model, MILModule)):
-        raise SettingsError(
-            f"model `{name}` of {MODELS.source(name)} is not a MILModule",
-            hint="derive it from pathpipe.mil.model.MILModule",
-        )
-    return model
+    return _class_of(MODELS, name, MILModule)
 
 
 def wrapper_class(name: str) -> type[Wrapper]:
@@ -84,13 +80,7 @@ def wrapper_class(name: str) -> type[Wrapper]:
     Raises:
         SettingsError: There is no such wrapper, or it is not a `Wrapper`.
     """
-    wrapper = WRAPPERS[name]
-    if not (isinstance(wrapper, type) and issubclass(wrapper, Wrapper)):
-        raise SettingsError(
-            f"wrapper `{name}` of {WRAPPERS.source(name)} is not a Wrapper",
-            hint="derive it from pathpipe.mil.wrapper.Wrapper",
-        )
-    return wrapper
+    return _class_of(WRAPPERS, name, Wrapper)
 
 
 def build_model(recipe: Recipe, dim_in: int, dim_out: int) -> MILModule:
@@ -129,3 +119,13 @@ def _spelt_out(wrapper: type[Wrapper], name: str, options: Mapping[str, Any]) ->
         raise SettingsError(f"wrapper `{name}` takes no single value", hint=hint)
     rest = {key: value for key, value in options.items() if key != "value"}
     return {wrapper.main_option: options["value"], **rest}
+
+
+def _class_of(registry: Registry, name: str, base: type[M]) -> type[M]:
+    found = registry[name]
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise SettingsError(
+            f"{registry.kind} `{name}` of {registry.source(name)} is not a {base.__name__}",
+            hint=f"derive it from {base.__module__}.{base.__name__}",
+        )
+    return found

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from pathpipe.evaluation.bootstrap import Interval
 from pathpipe.evaluation.comparison.significance import FoldTest
-from pathpipe.evaluation.records import from_json, to_json
+from pathpipe.evaluation.records import Record
 
 
 @dataclass(frozen=True)
@@ -67,7 +66,7 @@ class PairDifference:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Comparison(Record):
     """All pairs of some models.
 
     P-values are corrected by Holm in two families: all pairs in the first metric, by which one judges; and all pairs
@@ -90,18 +89,3 @@ class Comparison:
     all_equal_p: float
     confidence: float
     notes: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        """JSON-able form; numbers that are undefined become null."""
-        return to_json(self)
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Comparison:
-        """Inverse of `to_dict`.
-
-        Raises:
-            KeyError: A key is missing.
-            TypeError: A value isn't what it should be.
-            ValueError: The same.
-        """
-        return from_json(cls, value)

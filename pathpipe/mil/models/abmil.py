@@ -47,10 +47,6 @@ class Abmil(StagedModule):
         self.head = nn.Linear(options.hidden, dim_out)
         init_linear(self)
 
-    def encode(self, bags: Bags) -> Bags:
-        """Instances embedded: (T, L) or (B, N, L)."""
-        return bags.with_features(self.embed(bags.features))
-
     def aggregate(self, hidden: Bags) -> MILOutput:
         """Logits, attention and instance logits of embedded instances."""
         raw = self.attend(hidden.features)

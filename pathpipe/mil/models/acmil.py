@@ -65,10 +65,6 @@ class Acmil(StagedModule):
         self.head = nn.Linear(options.hidden, dim_out)
         init_linear(self)
 
-    def encode(self, bags: Bags) -> Bags:
-        """Instances embedded: (T, L) or (B, N, L)."""
-        return bags.with_features(self.embed(bags.features))
-
     def aggregate(self, hidden: Bags) -> MILOutput:
         """Logits and the maps of all branches; in training the branches' logits and the likeness of their maps."""
         raw = self.branches.scores(hidden.features)  # (..., H * K), branch k of head h at h * K + k

@@ -71,10 +71,6 @@ class Clam(StagedModule):
         """Logits (B, C) of pooled instances (B, K, L)."""
         return self.head(pooled.squeeze(1))
 
-    def encode(self, bags: Bags) -> Bags:
-        """Instances embedded: (T, L) or (B, N, L)."""
-        return bags.with_features(self.embed(bags.features))
-
     def aggregate(self, hidden: Bags) -> MILOutput:
         """Logits, attention and instance logits of embedded instances; in training the instance loss."""
         raw = self.attend(hidden.features)

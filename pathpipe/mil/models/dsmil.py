@@ -66,10 +66,6 @@ class Dsmil(StagedModule):
         self.bag_head = nn.Linear(dim_out * width, dim_out)
         init_linear(self)
 
-    def encode(self, bags: Bags) -> Bags:
-        """Instances embedded, (T, L) or (B, N, L); as they are unless `hidden` is set."""
-        return bags.with_features(self.embed(bags.features))
-
     def aggregate(self, hidden: Bags) -> MILOutput:
         """Logits, C attention maps and instance logits; in training the max stream's logits for the task's loss."""
         instance_logits, queries = self.head(hidden.features), self.query(hidden.features)

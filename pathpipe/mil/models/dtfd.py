@@ -71,10 +71,6 @@ class Dtfd(StagedModule):
         self.head = nn.Linear(width, dim_out)
         init_linear(self)
 
-    def encode(self, bags: Bags) -> Bags:
-        """Instances embedded: (T, L) or (B, N, L)."""
-        return bags.with_features(self.embed(bags.features))
-
     def aggregate(self, hidden: Bags) -> MILOutput:
         """Both tiers; in training the pseudo-bags' logits for the task's loss.
 

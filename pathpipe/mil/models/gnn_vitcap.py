@@ -72,6 +72,7 @@ class GnnVitCap(StagedModule):
     )
     Options: ClassVar[type[Settings]] = GnnVitCapOptions
     seeded: Tensor
+    embed: nn.Sequential
 
     def __init__(self, dim_in: int, dim_out: int, options: GnnVitCapOptions) -> None:
         super().__init__(dim_in, dim_out, options)
@@ -94,10 +95,6 @@ class GnnVitCap(StagedModule):
         tiles = self.embed[1](self.embed[0](features[chosen.to(features.device)]))  # without dropout
         self.centroids.copy_(k_means(tiles, len(self.centroids), context.generator))
         self.seeded.fill_(True)
-
-    def encode(self, bags: Bags) -> Bags:
-        """Instances embedded: (T, L) or (B, N, L)."""
-        return bags.with_features(self.embed(bags.features))
 
     def aggregate(self, hidden: Bags) -> MILOutput:
         """Logits and attention of embedded instances; in training with the clustering loss."""

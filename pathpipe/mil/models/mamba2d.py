@@ -68,10 +68,6 @@ class Mamba2D(StagedModule):
         self.head = nn.Linear(width, dim_out)
         init_mamba(self, options.zero_dt_bias)
 
-    def encode(self, bags: Bags) -> Bags:
-        """Instances embedded: (T, L) or (B, N, L)."""
-        return bags.with_features(self.embed(bags.features))
-
     def aggregate(self, hidden: Bags) -> MILOutput:
         """Logits, attention and instance logits of embedded instances, bag by bag.
 

@@ -65,10 +65,6 @@ class MambaMIL(StagedModule):
         self.head = nn.Linear(width, dim_out)
         init_mamba(self, options.zero_dt_bias)
 
-    def encode(self, bags: Bags) -> Bags:
-        """Instances embedded: (T, L) or (B, N, L)."""
-        return bags.with_features(self.embed(bags.features))
-
     def aggregate(self, hidden: Bags) -> MILOutput:
         """Logits, attention and instance logits of embedded instances."""
         packed = hidden.to_packed()

@@ -79,10 +79,6 @@ class Rrt(StagedModule):
         self.head = nn.Linear(width, dim_out)
         init_linear(self)
 
-    def encode(self, bags: Bags) -> Bags:
-        """Instances embedded: (T, L) or (B, N, L)."""
-        return bags.with_features(self.embed(bags.features))
-
     def aggregate(self, hidden: Bags) -> MILOutput:
         """Logits, attention and instance logits of embedded instances, bag by bag."""
         return join_outputs([self._one(bag.features) for bag in hidden.single()], hidden)

@@ -56,10 +56,6 @@ class S4Mil(StagedModule):
         self.head = nn.Linear(width, dim_out)
         init_linear(self)
 
-    def encode(self, bags: Bags) -> Bags:
-        """Instances embedded: (T, L) or (B, N, L)."""
-        return bags.with_features(self.embed(bags.features))
-
     def aggregate(self, hidden: Bags) -> MILOutput:
         """Logits and instance logits of embedded instances."""
         tiles = self.states(hidden.with_features(self.norm(hidden.features))).features

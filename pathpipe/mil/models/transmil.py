@@ -74,10 +74,6 @@ class Transmil(StagedModule):
         self.position = Ppeg(width)
         self.head = nn.Linear(width, dim_out)
 
-    def encode(self, bags: Bags) -> Bags:
-        """Instances embedded: (T, L) or (B, N, L)."""
-        return bags.with_features(self.embed(bags.features))
-
     def aggregate(self, hidden: Bags) -> MILOutput:
         """Logits of embedded instances; bags whose squares are of one size go together."""
         bags = hidden.split(hidden.features)

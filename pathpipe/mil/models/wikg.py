@@ -53,6 +53,7 @@ class Wikg(StagedModule):
         permutation_invariant=True,
     )
     Options: ClassVar[type[Settings]] = WikgOptions
+    embed: nn.Sequential
 
     def __init__(self, dim_in: int, dim_out: int, options: WikgOptions) -> None:
         super().__init__(dim_in, dim_out, options)
@@ -66,10 +67,6 @@ class Wikg(StagedModule):
         self.score = nn.Sequential(nn.Linear(width, width // 2), nn.LeakyReLU(), nn.Linear(width // 2, 1))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, dim_out)
-
-    def encode(self, bags: Bags) -> Bags:
-        """Instances embedded: (T, L) or (B, N, L)."""
-        return bags.with_features(self.embed(bags.features))
 
     def aggregate(self, hidden: Bags) -> MILOutput:
         """Logits and attention of embedded instances, bag by bag."""
