@@ -11,7 +11,7 @@ from pathlib import Path
 from pathpipe.cohort import Cohort
 from pathpipe.errors import SettingsError, StoreError
 from pathpipe.publish import publish_json, publish_text
-from pathpipe.settings import RunSettings, merge, read_yaml, to_yaml
+from pathpipe.settings import HOW, RunSettings, merge, read_yaml, to_yaml
 
 FORMAT = "pathpipe-run"
 VERSION = 1
@@ -82,7 +82,7 @@ class Run:
 
     def save_settings(self, settings: RunSettings) -> None:
         """Remember what was asked, so that later commands need not be told again. How it was done is left out."""
-        publish_text(self.settings_yaml, to_yaml(settings, leave_out=("execution", "cohort")))
+        publish_text(self.settings_yaml, to_yaml(settings, leave_out=HOW))
 
     def restore_settings(self, values: dict[str, object]) -> None:
         """Go back to what `saved_settings` gave."""

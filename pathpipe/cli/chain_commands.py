@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathpipe.settings import RunSettings
 
 _TILES = ("tile", "tissue", "slide")
-_FEATURES = (*_TILES, "execution")
+_FEATURES = (*_TILES, "execution", "cluster")
 _TRAIN = ("split", "audit", "extract", *_FEATURES)
 _LAST = {"tile": "contact-sheet"}  # a command goes on to the view of what it made
 Given = dict[str, dict[str, Any]]
@@ -41,7 +41,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Writes RUN/tissue/SLIDE.geojson (opens in QuPath), RUN/tiles/SLIDE.h5 (opens in CLAM and TRIDENT) and "
         "SLIDE.jpg, a picture of the slide with its grid to look at; and RUN/contact_sheet.jpg, all pictures small, "
         "those to look at first at the top.",
-        (*_TILES, "execution:workers,stale,max_failures"),
+        (*_TILES, "execution:on,shard,dry_run,workers,stale,max_failures", "cluster"),
     ),
     "extract": (
         "Turn every tile into a feature vector; tissue and tiles are made first where they are missing.\n\n"
@@ -99,7 +99,8 @@ def _chain_command(stage: str, sections: tuple[str, ...]) -> Callable[..., None]
         given: Given,
     ) -> None:
         asked = Request(source, out, config, print_config, quiet)
-        run_stage(_LAST.get(stage, stage), asked, given, None, _SHOW.get(stage))
+        last = stage if "shard" in given.get("execution", {}) else _LAST.get(stage, stage)
+        run_stage(last, asked, given, None, _SHOW.get(stage))
 
     return command
 
@@ -157,7 +158,7 @@ def heatmap(
         run_stage("explanations", asked, given, None, _show_explanations)
 
 
-@with_settings("execution")
+@with_settings("execution", "cluster")
 def run(
     configs: Annotated[
         list[Path], typer.Argument(metavar="CONFIG...", help="YAML files with a `cohort` and settings (see configs/)")

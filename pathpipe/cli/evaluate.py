@@ -32,7 +32,7 @@ SourcesArgument = Annotated[
 ]
 
 
-@with_settings("evaluate", "train", "split", "audit", "extract", "tile", "tissue", "slide", "execution")
+@with_settings("evaluate", "train", "split", "audit", "extract", "tile", "tissue", "slide", "execution", "cluster")
 def evaluate(
     source: SourcesArgument = None,
     out: OutOption = None,

@@ -24,6 +24,7 @@ _NAMES = {
     "split.folds_from": "from",
     "audit.allow": "allow-leaks",
     "audit.columns": "audit-columns",
+    "cluster.stages": "for-stage",
 }
 
 

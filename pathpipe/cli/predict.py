@@ -16,7 +16,7 @@ def register(app: typer.Typer) -> None:
     app.command("predict")(predict)
 
 
-@with_settings("execution", "tile:coords_dir")
+@with_settings("execution", "cluster", "tile:coords_dir")
 def predict(  # noqa: PLR0913 - typer makes an option of each parameter
     model: Annotated[Path, typer.Argument(help="RUN/train/NAME (all folds together), one fold of it, or a model.pt")],
     source: Annotated[Path, typer.Argument(metavar="SLIDES", help="A folder of slides, a cohort table, or one slide")],
@@ -56,9 +56,8 @@ def predict(  # noqa: PLR0913 - typer makes an option of each parameter
     console, form = stderr_console(), form or ["csv"]
     refuse_forms(form)
     ensemble = load_ensemble(model)
-    settings = ensemble.settings(
-        given.get("execution", {}), weights, tissue_network, given.get("tile", {}).get("coords_dir")
-    )
+    how = {name: given.get(name, {}) for name in ("execution", "cluster")}
+    settings = ensemble.settings(how, weights, tissue_network, given.get("tile", {}).get("coords_dir"))
     cohort = Cohort.read(source)
     covariates_or_refuse(cohort, ensemble.covariates)
     run = Run.create(out, cohort)

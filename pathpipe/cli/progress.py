@@ -10,7 +10,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, SpinnerColumn, TaskID, TextColumn, TimeRemainingColumn
 from rich.progress import Progress as Bars
 
-from pathpipe.execution.local import Listener
+from pathpipe.execution.listener import Listener
 from pathpipe.execution.receipt import Receipt
 from pathpipe.progress import Progress
 from pathpipe.stages.chain import SLIDE_STAGES

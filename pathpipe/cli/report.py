@@ -26,7 +26,9 @@ SourcesArgument = Annotated[
 ]
 
 
-@with_settings("evaluate", "heatmap", "train", "split", "audit", "extract", "tile", "tissue", "slide", "execution")
+@with_settings(
+    "evaluate", "heatmap", "train", "split", "audit", "extract", "tile", "tissue", "slide", "execution", "cluster"
+)
 def report(  # noqa: PLR0913 - typer makes an option of each parameter
     source: SourcesArgument = None,
     out: OutOption = None,

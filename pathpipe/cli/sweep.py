@@ -27,7 +27,7 @@ def register(app: typer.Typer) -> None:
     app.command("sweep")(sweep)
 
 
-@with_settings("sweep", "train", "split", "extract", "tile", "tissue", "slide", "execution")
+@with_settings("sweep", "train", "split", "extract", "tile", "tissue", "slide", "execution", "cluster")
 def sweep(
     source: SourceArgument = None,
     out: OutOption = None,

@@ -7,29 +7,16 @@ from collections.abc import Sequence
 from functools import partial
 
 from pathpipe.execution.folds import devices_of_folds, threads_of_fold
+from pathpipe.execution.listener import Listener
 from pathpipe.execution.processes import Hearing, cores, run_in_processes
 from pathpipe.execution.receipt import Receipt
 from pathpipe.execution.threads import run_in_threads
 from pathpipe.execution.worker import work
-from pathpipe.progress import Progress
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
 
 _POLL_S = 0.5
 _UNITS_PER_WORKER = 4  # below this, starting another process costs more than it saves
-
-
-class Listener:
-    """Who hears of the work. This one doesn't care; override what should be shown."""
-
-    def begin(self, stages: Sequence[str], count: int) -> None:
-        """`count` units are about to go through `stages`."""
-
-    def progress(self, message: Progress) -> None:
-        """A unit says how far it is."""
-
-    def finished(self, key: str, receipts: list[Receipt]) -> None:
-        """A unit is through, or has stopped where it failed."""
 
 
 def run_units(

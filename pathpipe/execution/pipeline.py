@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pathpipe.errors import ExitCode
-from pathpipe.execution.local import Listener, run_units
+from pathpipe.execution.dispatch import run_units, shard_of
+from pathpipe.execution.listener import Listener
 from pathpipe.execution.receipt import Receipt
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
@@ -56,7 +57,7 @@ def bring_up_to_stage(
         alone: Whether what comes before the stage is left as it is.
     """
     outcome = Outcome()
-    chain = [stage] if alone else upstream(stage)
+    chain = _chain(stage, settings, alone)
     for name in chain:
         check = STAGES[name].preflight
         if check is not None:
@@ -66,9 +67,7 @@ def bring_up_to_stage(
     for group in _groups(chain):
         if ended and not STAGES[group[-1]].always:
             continue
-        keys = units(run, group[-1], settings)
-        if only is not None and group[-1] == stage:
-            keys = [key for key in keys if key in set(only)]
+        keys = _keys(run, group[-1], settings, only if group[-1] == stage else None)
         listener.begin(group, len(keys))
         blocked: list[Receipt] = []
         for number, one in enumerate(_passes(group, settings)):
@@ -84,6 +83,20 @@ def bring_up_to_stage(
         go_on = group[-1] in (*SLIDE_STAGES, *FROM_FEATURES) or STAGES[group[-1]].view
         ended = ended or any(one.refused for one in blocked) or bool(blocked and not go_on)
     return outcome
+
+
+def _chain(stage: str, settings: RunSettings, alone: bool) -> list[str]:
+    # What all parts of a stage need is made before they are dealt out; but a slide's tiles are its own part's.
+    shared_out = settings.execution.shard is not None and stage not in SLIDE_STAGES
+    return [stage] if alone or shared_out else upstream(stage)
+
+
+def _keys(run: Run, stage: str, settings: RunSettings, only: Sequence[str] | None) -> list[str]:
+    keys = units(run, stage, settings)
+    if only is not None:
+        keys = [key for key in keys if key in set(only)]
+    shard = settings.execution.shard
+    return keys if shard is None else shard_of(run, stage, keys, shard)
 
 
 def _passes(stages: Sequence[str], settings: RunSettings) -> list[RunSettings]:

@@ -8,7 +8,8 @@ from functools import cached_property, partial
 from typing import Any
 
 from pathpipe.cohort import Cohort
-from pathpipe.execution.local import Listener, worker_count
+from pathpipe.execution.listener import Listener
+from pathpipe.execution.local import worker_count
 from pathpipe.execution.processes import Hearing, run_in_processes
 from pathpipe.execution.receipt import Receipt
 from pathpipe.execution.unit import Failure, contain

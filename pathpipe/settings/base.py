@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -80,7 +80,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
-def to_yaml(settings: Settings, origins: Mapping[str, str] | None = None, leave_out: Sequence[str] = ()) -> str:
+def to_yaml(settings: Settings, origins: Mapping[str, str] | None = None, leave_out: Iterable[str] = ()) -> str:
     """YAML of a whole record; with `origins`, each line says where its value comes from.
 
     Args:

@@ -8,6 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from pathpipe.settings.base import Settings, absolute
+from pathpipe.settings.cluster import ClusterSettings
 from pathpipe.settings.evaluate import EvaluateSettings
 from pathpipe.settings.heatmap import HeatmapSettings
 from pathpipe.settings.split import AuditSettings, SplitSettings
@@ -139,6 +140,13 @@ class EmbedSettings(Settings):
 class Execution(Settings):
     """How the work is done; never changes a result."""
 
+    on: Literal["local", "ray", "slurm"] = Field(
+        "local", description="Where the work is done: on this machine, on a Ray cluster, or in Slurm's queue"
+    )
+    shard: str | None = Field(
+        None, pattern=r"^\d+/\d+$", description="Do only part I of N of the units, I from 0 to N-1, e.g. 3/16"
+    )
+    dry_run: bool = Field(False, description="Print what would be done, and submitted, and stop")
     workers: int = Field(0, ge=0, description="Processes over slides or folds (0: chosen from the cores)")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")
     with_encoders: list[str] = Field(
@@ -176,6 +184,15 @@ class Execution(Settings):
     )
     max_failures: int = Field(0, ge=0, description="Failed slides tolerated before the exit code is 1")
 
+    @field_validator("shard")
+    @classmethod
+    def _within(cls, shard: str | None) -> str | None:
+        if shard is not None:
+            number, count = map(int, shard.split("/"))
+            if number >= count:
+                raise ValueError(f"`{shard}`: parts of {count} are numbered from 0 to {count - 1}")
+        return shard
+
 
 # Where something lies. What lies there is an input of its stage, known by content; the place is in no fingerprint.
 PLACES: dict[str, set[str]] = {
@@ -184,6 +201,8 @@ PLACES: dict[str, set[str]] = {
     "extract": {"weights", "stain_target"},
     "split": {"test_list", "folds_from"},
 }
+# Sections and fields that say how and on what, not what is made.
+HOW: dict[str, bool] = {"execution": True, "cluster": True, "cohort": True}
 
 
 class RunSettings(Settings):
@@ -203,3 +222,4 @@ class RunSettings(Settings):
     evaluate: EvaluateSettings = EvaluateSettings()
     heatmap: HeatmapSettings = HeatmapSettings()
     execution: Execution = Execution()
+    cluster: ClusterSettings = ClusterSettings()

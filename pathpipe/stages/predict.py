@@ -40,7 +40,7 @@ class Ensemble:
 
     def settings(
         self,
-        execution: dict[str, Any],
+        how: Mapping[str, Any],
         weights: str | None,
         network: str | None = None,
         coords_dir: str | None = None,
@@ -48,6 +48,7 @@ class Ensemble:
         """Settings that preprocess new slides exactly as in training.
 
         Args:
+            how: The sections that say how the work is done: execution, cluster.
             weights: The encoder's weights, where they aren't found by its name.
             network: File of the network that found the tissue, where one did: models know it by content alone.
             coords_dir: Coordinate files of the new slides, where another tool laid the tiles.
@@ -75,7 +76,7 @@ class Ensemble:
                 where="--tissue-network",
                 hint="give its file",
             )
-        values = {**made, "extract": extract, "tissue": tissue, "tile": tile, "execution": execution}
+        values = {**made, "extract": extract, "tissue": tissue, "tile": tile, **how}
         return merge(RunSettings, [("the model's checkpoint", values)])[0]
 
 

@@ -27,7 +27,7 @@ from pathpipe.report.split import split_section
 from pathpipe.report.words import counted, interval_text, number
 from pathpipe.report.work import Absent, absent_section, trouble_section, work_section
 from pathpipe.run import Run
-from pathpipe.settings import PLACES, RunSettings, to_yaml
+from pathpipe.settings import HOW, PLACES, RunSettings, to_yaml
 from pathpipe.stages.audit import read_audit
 from pathpipe.stages.chain import SLIDE_STAGES, train_name, units
 from pathpipe.stages.endings import ending
@@ -202,7 +202,7 @@ def _sections(found: _Found) -> list[Section | None]:
         _split(found),
         learning_section(_curves(run, settings)),
         work_section(work_of(run, settings, said), bottleneck_of(said, settings.execution)),
-        origins_section(_commands(), to_yaml(settings, leave_out=("execution", "cohort", *_PLACES)),
+        origins_section(_commands(), to_yaml(settings, leave_out=(*HOW, *_PLACES)),
                         origins_of(run, settings), packages_of(run, settings)),
     ]  # fmt: skip
 
@@ -282,7 +282,7 @@ STAGE = Stage(
     name="report",
     version=2,
     packages=("matplotlib", "jinja2", "torch", "timm", "numpy", "h5py", "openslide-python", "openslide-bin"),
-    what=lambda settings: settings.model_dump(mode="json", exclude={"execution": True, "cohort": True, **PLACES}),
+    what=lambda settings: settings.model_dump(mode="json", exclude={**HOW, **PLACES}),
     inputs=inputs,
     output=lambda run, key, settings: run.report,
     make=make,

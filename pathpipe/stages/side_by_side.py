@@ -21,12 +21,12 @@ from pathpipe.report.compared import (
 )
 from pathpipe.report.page import render_page
 from pathpipe.report.words import counted, number
-from pathpipe.settings import PLACES, RunSettings
+from pathpipe.settings import HOW, PLACES, RunSettings
 from pathpipe.stages.compare import EvaluatedRun, names_of
 from pathpipe.stages.results import read_results
 
 PAGE = "comparison.html"
-_LEFT_OUT: dict[str, Any] = {"execution": True, "cohort": True, "notice": True, "sweep": True, **PLACES}
+_LEFT_OUT: dict[str, Any] = {**HOW, "notice": True, "sweep": True, **PLACES}
 _LEFT_OUT["train"] = {"name"}
 
 

@@ -262,7 +262,7 @@ def test_the_probe_takes_one_slide_of_each_way_of_reading_and_always_the_same(
     mixed: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from pathpipe.cohort import Cohort
-    from pathpipe.execution.local import Listener
+    from pathpipe.execution.listener import Listener
     from pathpipe.settings import RunSettings, merge
 
     settings, _ = merge(RunSettings, [("test", {"tile": {"tile_px": 64}, "tissue": {"min_area_um2": 2000}})])

@@ -11,7 +11,7 @@ import pytest
 from pathpipe.cohort import Cohort
 from pathpipe.errors import ExitCode
 from pathpipe.execution import pipeline
-from pathpipe.execution.local import Listener
+from pathpipe.execution.listener import Listener
 from pathpipe.execution.receipt import Receipt, State
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
