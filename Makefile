@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 PEERS := .venv-peers
 
-.PHONY: setup demo test lint type docs bench bench-peers check fix clean
+.PHONY: setup demo test test-slurm lint type docs bench bench-peers check fix clean
 
 setup: $(READY)
 
@@ -20,6 +20,10 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+# A Slurm of one node is installed (Debian's packages) and started for the tests; elsewhere they say why they are skipped.
+test-slurm: $(READY)
+	PATHPIPE_TEST_SLURM=1 $(BIN)/python -m pytest tests/slurm
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ import warnings
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -38,7 +39,14 @@ from pathpipe.training.trainer import train_fold
 PATCH_PX, TILE_PX = 27, 100
 TASK = ClassificationTask("epithelium", ("0", "1"))
 MODELS = ("mean", "max", "abmil", "gated-abmil")
-SETTINGS = {"epochs": 40, "min_epochs": 10, "patience": 10, "lr": 5e-4, "batch_size": 4}
+SETTINGS: dict[str, Any] = {
+    "epochs": 40,
+    "min_epochs": 10,
+    "patience": 10,
+    "lr": 5e-4,
+    "batch_size": 4,
+    "model_settings": {"hidden": 128},  # 70 bags teach no more
+}
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,9 @@ def cli_page() -> str:
         "| 1 | finished, but more failed than `--max-failures` |\n"
         "| 2 | the request is wrong: usage, settings, cohort, or stale results were left alone |\n"
         "| 3 | something outside is missing: weights, a device, a package |\n"
-        "| 4 | refused on scientific grounds (leakage) |\n| 130 | interrupted; the same command goes on |\n",
+        "| 4 | refused on scientific grounds (leakage) |\n"
+        "| 75 | told to stop by Slurm (preempted, or at its time limit); what is committed stays |\n"
+        "| 130 | interrupted; the same command goes on |\n",
     ]
     for name, command in root.commands.items():
         if hasattr(command, "commands"):

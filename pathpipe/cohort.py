@@ -6,19 +6,19 @@ import csv
 import io
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pathpipe.dicom import SUFFIX, series_uid
 from pathpipe.errors import CohortError
+from pathpipe.places import SLIDE_SUFFIXES, followed, is_slide_folder, slides_below
 from pathpipe.publish import publish_text
 from pathpipe.registry import suggest
+from pathpipe.remote import read_whole
+from pathpipe.url import Place, Url, is_url, place, shown
 
-_SUFFIXES = ".svs .tif .tiff .ndpi .mrxs .scn .vms .vmu .bif .svslide .qptiff .dcm .png .jpg .jpeg"
-SLIDE_SUFFIXES = frozenset(_SUFFIXES.split())
-FOLDER_SUFFIX = ".zarr"
 OWN_COLUMNS = ("slide_id", "path", "patient_id", "site", "mpp", "truth")
 
 
@@ -28,7 +28,7 @@ class SlideRow:
 
     Attributes:
         slide_id: Name of every file made from the slide; unique.
-        path: The slide file. It may be missing: that slide fails later, alone.
+        path: The slide file, or its URL. It may be missing: that slide fails later, alone.
         patient_id: Whose slide it is; the unit of splitting and of inference.
         mpp: Resolution in um/px that overrides the file's own, or None.
         truth: GeoJSON of true regions in level-0 px, or None.
@@ -36,7 +36,7 @@ class SlideRow:
     """
 
     slide_id: str
-    path: Path
+    path: Place
     patient_id: str
     site: str | None = None
     mpp: float | None = None
@@ -51,22 +51,25 @@ class Cohort:
     slides: tuple[SlideRow, ...]
 
     @classmethod
-    def read(cls, source: Path) -> Cohort:
-        """Read a CSV or TSV table, every slide below a folder, or one slide.
+    def read(cls, source: Place) -> Cohort:
+        """Read a CSV or TSV table, every slide below a folder or a prefix of a bucket, or one slide.
 
-        A table needs a column `path` (relative to the table's folder); `slide_id` (default: the file's name),
+        A table needs a column `path` (a URL, or relative to the table's folder); `slide_id` (default: the file's name),
         `patient_id` (default: the slide), `site`, `mpp`, `truth` and label columns are optional.
 
         Raises:
             CohortError: With the row and column where something is wrong.
+            RemoteError: What lies behind a URL can't be read or listed.
         """
+        if isinstance(source, Url):
+            return cls(_from_url(source))
         if source.is_dir() and not is_slide_folder(source):
             return cls(_from_folder(source))
         if not source.exists():
-            raise CohortError("there is no such cohort table, folder or slide", where=str(source))
+            raise CohortError("there is no such cohort table, folder or slide", where=shown(source))
         if source.suffix.lower() in (".csv", ".tsv"):
             return cls(_from_table(source))
-        return cls((SlideRow(source.stem, _followed(source), source.stem, labels={}),))
+        return cls((SlideRow(source.stem, followed(source), source.stem, labels={}),))
 
     @cached_property
     def _by_id(self) -> dict[str, SlideRow]:
@@ -147,129 +150,98 @@ class Cohort:
         publish_text(path, text.getvalue())
 
 
-def _from_folder(folder: Path) -> tuple[SlideRow, ...]:
-    paths = _one_a_series(sorted(_slides_below(folder)))
-    if not paths:
-        raise CohortError(
-            "holds no slide",
-            where=str(folder),
-            hint=f"files ending in {' '.join(sorted(SLIDE_SUFFIXES))} and OME-Zarr folders are taken, at any depth",
-        )
-    stems = Counter(path.stem for path in paths)
+def _from_url(source: Url) -> tuple[SlideRow, ...]:
+    if source.suffix.lower() in (".csv", ".tsv"):
+        return _from_table(source)
+    if source.suffix.lower() in SLIDE_SUFFIXES:
+        return (SlideRow(source.stem, source, source.stem, labels={}),)
+    return _from_folder(source)
+
+
+def _from_folder(source: Place) -> tuple[SlideRow, ...]:
+    found = slides_below(source)
+    stems = Counter(PurePosixPath(parts[-1]).stem for _, parts in found)
     rows = []
-    for path in paths:
-        relative = path.relative_to(folder)
+    for path, parts in found:
         # Two folders may hold files of one name: only those get their folder (and suffix) in the id.
-        slide_id = path.stem if stems[path.stem] == 1 else "--".join(relative.parts)
-        rows.append(SlideRow(slide_id, _followed(path), slide_id, labels={}))
+        stem = PurePosixPath(parts[-1]).stem
+        slide_id = stem if stems[stem] == 1 else "--".join(parts)
+        rows.append(SlideRow(slide_id, path, slide_id, labels={}))
     return tuple(rows)
 
 
-def _one_a_series(paths: list[Path]) -> list[Path]:
-    """Of the files of a DICOM slide only the first: each of them opens as the whole slide."""
-    seen: set[tuple[Path, str]] = set()
-    kept = []
-    for path in paths:
-        series = series_uid(path) if path.suffix.lower() == SUFFIX else None
-        if series is None or (path.parent, series) not in seen:
-            kept.append(path)
-        if series is not None:
-            seen.add((path.parent, series))
-    return kept
-
-
-def _followed(path: Path) -> Path:
-    """Where links lead; one that leads nowhere, or in a circle, stays itself, and its slide fails later, alone."""
-    target = Path(os.path.realpath(path))  # up to Python 3.12 Path.resolve() raises on links in a circle
-    return target if target.exists() else Path(os.path.abspath(path))
-
-
-def is_slide_folder(folder: Path) -> bool:
-    """Whether a folder is one slide: an OME-Zarr image. Other zarr folders, such as tables of features, are none."""
-    if folder.suffix.lower() != FOLDER_SUFFIX:
-        return False
-    for name in (".zattrs", "zarr.json"):
-        try:
-            text = (folder / name).read_text("utf-8")
-        except (OSError, UnicodeDecodeError):
-            continue
-        if '"multiscales"' in text or '"bioformats2raw.layout"' in text:
-            return True
-    return False
-
-
-def _slides_below(folder: Path) -> Iterator[Path]:
-    # followlinks stays off: a link that points back up would never end
-    for parent, folders, names in os.walk(folder):
-        zarrs = [name for name in folders if Path(name).suffix.lower() == FOLDER_SUFFIX]
-        folders[:] = [name for name in folders if name not in zarrs]  # 100,000 chunks lie below one
-        yield from (Path(parent) / name for name in zarrs if is_slide_folder(Path(parent) / name))
-        for name in names:
-            if Path(name).suffix.lower() in SLIDE_SUFFIXES and not name.startswith("."):
-                yield Path(parent) / name
-
-
-def _from_table(source: Path) -> tuple[SlideRow, ...]:
+def _from_table(source: Place) -> tuple[SlideRow, ...]:
     columns, records = _read_table(source)
     if "path" not in columns:
         raise CohortError(
             f"has no column `path` (columns: {', '.join(columns)})",
-            where=str(source),
+            where=shown(source),
             hint="add a column `path` with the slide files, relative to the table's folder",
         )
     if not records:
-        raise CohortError("has no rows", where=str(source))
+        raise CohortError("has no rows", where=shown(source))
     label_columns = [name for name in columns if name not in OWN_COLUMNS]
     rows = tuple(_row(record, number, source, label_columns) for number, record in enumerate(records, start=2))
     _refuse_twins(rows, source)
     return rows
 
 
-def _read_table(source: Path) -> tuple[list[str], list[dict[str, str]]]:
+def _read_table(source: Place) -> tuple[list[str], list[dict[str, str]]]:
     """Column names, and one record a row; not by pandas, which takes longer to import than a table to read."""
     separator = "\t" if source.suffix.lower() == ".tsv" else ","
     try:
-        with open(source, encoding="utf-8-sig", newline="") as file:
+        with _opened(source) as file:
             lines = [[cell.strip() for cell in line] for line in csv.reader(file, delimiter=separator, strict=True)]
     except (csv.Error, UnicodeDecodeError, OSError) as error:
-        raise CohortError(f"can't be read as a table: {error}", where=str(source)) from None
+        raise CohortError(f"can't be read as a table: {error}", where=shown(source)) from None
     if not any(map(any, lines)):
-        raise CohortError("can't be read as a table: it is empty", where=str(source))
+        raise CohortError("can't be read as a table: it is empty", where=shown(source))
     columns, *rows = [line for line in lines if any(line)]
     twice = [name for name, count in Counter(columns).items() if count > 1]
     if twice:
-        raise CohortError(f"has two columns `{twice[0]}`", where=str(source))
+        raise CohortError(f"has two columns `{twice[0]}`", where=shown(source))
     for number, row in enumerate(rows, start=2):
         if len(row) > len(columns):
             raise CohortError(
                 f"has {len(row)} values for {len(columns)} columns",
-                where=f"{source}, row {number}",
+                where=f"{shown(source)}, row {number}",
                 hint="put values that hold the separator into quotes",
             )
     return columns, [dict(zip(columns, row + [""] * (len(columns) - len(row)), strict=True)) for row in rows]
 
 
-def _row(record: Mapping[str, str], number: int, source: Path, label_columns: list[str]) -> SlideRow:
-    where = f"{source}, row {number}"
+def _opened(source: Place) -> io.TextIOBase:
+    raw = read_whole(source) if isinstance(source, Url) else source.read_bytes()
+    return io.TextIOWrapper(io.BytesIO(raw), encoding="utf-8-sig", newline="")
+
+
+def _row(record: Mapping[str, str], number: int, source: Place, label_columns: list[str]) -> SlideRow:
+    where = f"{shown(source)}, row {number}"
     if not record["path"]:
         raise CohortError("the path is empty", where=where)
     path = _absolute(record["path"], source)
     slide_id = record.get("slide_id") or path.stem
     if "/" in slide_id or "\\" in slide_id or slide_id.startswith("."):
         raise CohortError(f"slide_id `{slide_id}` can't be a file name", where=where, hint="leave out / and \\")
-    truth = record.get("truth")
+    truth = _absolute(record["truth"], source) if record.get("truth") else None
+    if isinstance(truth, Url):
+        raise CohortError("`truth` has to be a file on a disk", where=where, hint="download the regions")
     return SlideRow(
         slide_id=slide_id,
         path=path,
         patient_id=record.get("patient_id") or slide_id,
         site=record.get("site") or None,
         mpp=_number(record.get("mpp", ""), f"{where}, column `mpp`"),
-        truth=_absolute(truth, source) if truth else None,
+        truth=truth,
         labels={name: record[name] for name in label_columns},
     )
 
 
-def _absolute(text: str, source: Path) -> Path:
+def _absolute(text: str, source: Place) -> Place:
+    if is_url(text):
+        return place(text)
+    if isinstance(source, Url):
+        return source.parent.joined(text)
     # Not resolve(): a slide reached through a link keeps the name its owner gave it.
     return Path(os.path.abspath(source.parent / Path(text).expanduser()))
 
@@ -283,7 +255,7 @@ def _number(text: str, where: str) -> float | None:
         raise CohortError(f"`{text}` is not a number of um/px", where=where) from None
 
 
-def _refuse_twins(rows: tuple[SlideRow, ...], source: Path) -> None:
+def _refuse_twins(rows: tuple[SlideRow, ...], source: Place) -> None:
     for what, values in (
         ("slide_id", [row.slide_id for row in rows]),
         ("path", [str(row.path) for row in rows]),
@@ -293,17 +265,19 @@ def _refuse_twins(rows: tuple[SlideRow, ...], source: Path) -> None:
             if value in first:
                 raise CohortError(
                     f"rows {first[value]} and {number} have the same {what}: {value}",
-                    where=str(source),
+                    where=shown(source),
                     hint="every slide stands once" if what == "path" else "give each slide its own `slide_id`",
                 )
             first[value] = number
     series: dict[tuple[Path, str], int] = {}
     for number, row in enumerate(rows, start=2):
+        if isinstance(row.path, Url):
+            continue
         uid = series_uid(row.path) if row.path.suffix.lower() == SUFFIX else None
         first_row = number if uid is None else series.setdefault((row.path.parent, uid), number)
         if first_row != number:
             raise CohortError(
                 f"rows {first_row} and {number} are files of one DICOM series, that is, of one slide",
-                where=str(source),
+                where=shown(source),
                 hint="name one file of each series: the others are found beside it",
             )

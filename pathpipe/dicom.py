@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 from pathlib import Path
+from typing import BinaryIO, Literal, Protocol
 
 SUFFIX = ".dcm"
 _SERIES = 0x0020000E
@@ -11,16 +12,24 @@ _SERIES = 0x0020000E
 _BROKEN = (OSError, ValueError, LookupError, AttributeError, TypeError, NotImplementedError, EOFError)
 
 
-def is_dicom(path: Path) -> bool:
+class Readable(Protocol):
+    """A path, or an object behind a URL."""
+
+    def open(self, mode: Literal["rb"]) -> BinaryIO:
+        """Its bytes from the start."""
+        ...
+
+
+def is_dicom(path: Path | Readable) -> bool:
     """Whether the file begins as a DICOM file does.
 
     Reference: DICOM PS3.10, 7.1: a preamble of 128 bytes, then `DICM`.
     """
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return file.read(132)[128:] == b"DICM"
 
 
-def series_uid(path: Path) -> str | None:
+def series_uid(path: Path | Readable) -> str | None:
     """SeriesInstanceUID of a DICOM file, which all files of a slide share; None where it can't be read.
 
     Reads as far as that element: the tables of frames of a slide that come later may be tens of megabytes.
@@ -33,7 +42,7 @@ def series_uid(path: Path) -> str | None:
     try:
         if not is_dicom(path):
             return None
-        with open(path, "rb") as file:
+        with path.open("rb") as file:
             header = read_partial(file, stop_when=lambda tag, vr, length: tag > _SERIES, specific_tags=[_SERIES])
     except (InvalidDicomError, *_BROKEN):
         return None

@@ -13,6 +13,7 @@ class ExitCode(IntEnum):
     BAD_REQUEST = 2  # usage, settings, cohort or stale results
     MISSING = 3  # something outside is missing: weights, a GPU, an optional package
     REFUSED = 4  # refused on scientific grounds (leakage)
+    PREEMPTED = 75  # told to make room by a scheduler: what is committed stays, and the same command goes on
     INTERRUPTED = 130  # safe to run again
 
 
@@ -56,8 +57,26 @@ class SlideError(PathpipeError):
     exit_code = ExitCode.SOME_FAILED
 
 
+class RemoteError(SlideError):
+    """An object store or a web server doesn't give what is asked of it; the rest of the cohort goes on."""
+
+
+class RemoteFinalError(RemoteError):
+    """A refusal that asking again won't change."""
+
+
+class RemoteMissingError(RemoteFinalError):
+    """There is nothing at a URL."""
+
+
 class StoreError(PathpipeError):
     """A file pathpipe reads is not what it should be: damaged, foreign or of another version."""
+
+
+class LeaseLostError(PathpipeError):
+    """What a worker has in hand isn't its own any more: another may have taken it over."""
+
+    exit_code = ExitCode.SOME_FAILED
 
 
 class StaleError(PathpipeError):

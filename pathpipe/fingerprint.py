@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +35,21 @@ def sampled_digest(path: Path, *, blocks: int = 16, block_bytes: int = 1 << 16) 
     that keeps the size and misses every sampled block.
     """
     size = path.stat().st_size
-    digest = hashlib.blake2b(str(size).encode(), digest_size=_DIGEST_BYTES)
     with open(path, "rb") as file:
-        if size <= blocks * block_bytes:
-            digest.update(file.read())
-        else:
-            for index in range(blocks):
-                file.seek((size - block_bytes) * index // (blocks - 1))
-                digest.update(file.read(block_bytes))
+        parts = (os.pread(file.fileno(), length, offset) for offset, length in sampled(size, blocks, block_bytes))
+        return digest_of_parts(size, parts)
+
+
+def sampled(size: int, blocks: int = 16, block_bytes: int = 1 << 16) -> list[tuple[int, int]]:
+    """(offset, length) of the blocks that stand for a file of so many bytes: all of a small one."""
+    if size <= blocks * block_bytes:
+        return [(0, size)]
+    return [((size - block_bytes) * index // (blocks - 1), block_bytes) for index in range(blocks)]
+
+
+def digest_of_parts(size: int, parts: Iterable[bytes]) -> str:
+    """The digest of `sampled_digest` from the parts `sampled` names, wherever they were read."""
+    digest = hashlib.blake2b(str(size).encode(), digest_size=_DIGEST_BYTES)
+    for part in parts:
+        digest.update(part)
     return digest.hexdigest()

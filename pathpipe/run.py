@@ -62,6 +62,13 @@ class Run:
         publish_json(run._layout, {"format": FORMAT, "version": VERSION})
         return run
 
+    @classmethod
+    def with_cohort(cls, folder: Path, cohort: Cohort) -> Run:
+        """A run as `create` would lay it out, to look at only: nothing is written."""
+        run = cls(folder)
+        run.__dict__["cohort"] = cohort  # where the cached property keeps it
+        return run
+
     @staticmethod
     def exists(folder: Path) -> bool:
         """Whether the folder is laid out as a run."""
@@ -128,9 +135,13 @@ class Run:
 
     def features(self, encoder: str, slide_id: str) -> Path:
         """Features, HDF5; the Zarr folder of the same name where only that is there."""
-        folder = self.folder / "features" / safe_name(encoder)
+        folder = self.features_of(encoder)
         hdf5, zarr = (folder / f"{slide_id}{suffix}" for suffix in (".h5", ".zarr"))
         return zarr if zarr.is_dir() and not hdf5.exists() else hdf5
+
+    def features_of(self, encoder: str) -> Path:
+        """Folder of one encoder's features."""
+        return self.folder / "features" / safe_name(encoder)
 
     def rows(self, encoder: str, slide_id: str) -> Path:
         """Half-made features: rows that survive a kill."""
@@ -192,6 +203,11 @@ class Run:
     def receipt(self, stage: str, key: str) -> Path:
         """What happened to a unit last."""
         return self.folder / "receipts" / stage / f"{key}.json"
+
+    @property
+    def jobs(self) -> Path:
+        """What was handed to Slurm: a folder each time."""
+        return self.folder / "jobs"
 
     def lease(self, stage: str, key: str) -> Path:
         """Who works on a unit now."""

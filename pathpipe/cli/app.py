@@ -13,8 +13,22 @@ import typer
 from rich.console import Console
 
 import pathpipe
-from pathpipe.cli import chain_commands, demo, doctor, encoders, export, listing, plan, predict, store, sweep, view
+from pathpipe.cli import (
+    chain_commands,
+    demo,
+    doctor,
+    encoders,
+    export,
+    jobs,
+    listing,
+    plan,
+    predict,
+    store,
+    sweep,
+    view,
+)
 from pathpipe.errors import ExitCode, PathpipeError
+from pathpipe.execution.element import Element
 
 app = typer.Typer(
     name="pathpipe",
@@ -26,6 +40,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 _debug = False
+_told: int | None = None  # the signal that stopped this command
 
 
 def _version(wanted: bool) -> None:
@@ -52,6 +67,7 @@ chain_commands.register(app)
 sweep.register(app)
 predict.register(app)
 export.register(app)
+jobs.register(app)
 encoders.register(app)
 listing.register(app)
 store.register(app)
@@ -60,7 +76,22 @@ view.register(app)
 
 def main(arguments: list[str] | None = None) -> None:
     """Entry point of the console script: runs, explains errors, exits."""
-    signal.signal(signal.SIGTERM, _terminate)  # a scheduler's polite kill ends like Ctrl-C: leases given back
+    global _told
+    _told = None
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _stop)  # a scheduler's polite kill ends like Ctrl-C: leases given back
+    element = Element.begun(os.environ)
+    code = 1
+    try:
+        code = _run(arguments)
+    finally:
+        if element is not None:
+            code = element.ended(code, _told)
+    sys.exit(code)
+
+
+def _run(arguments: list[str] | None) -> int:
+    """The exit code of a command; only what nobody foresaw passes through."""
     try:
         code = app(args=arguments, standalone_mode=False)
     except typer.Exit as stop:
@@ -69,31 +100,37 @@ def main(arguments: list[str] | None = None) -> None:
         code = ExitCode.INTERRUPTED
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # `pathpipe ... | head` is no error
-        sys.exit(ExitCode.DONE)
+        return ExitCode.DONE
     except PathpipeError as error:
         if _debug:
             traceback.print_exc()
         _explain(error.reason, error.hint)
-        sys.exit(error.exit_code)
+        return error.exit_code
     except OSError as error:
         from pathpipe.execution.unit import explain_os_error
 
         if _debug:
             traceback.print_exc()
         _explain(*explain_os_error(error))
-        sys.exit(ExitCode.BAD_REQUEST)
+        return ExitCode.BAD_REQUEST
     except Exception as error:
         if hasattr(error, "format_message"):  # usage errors of the command-line parser
             error.show()  # type: ignore[attr-defined]
-            sys.exit(ExitCode.BAD_REQUEST)
+            return ExitCode.BAD_REQUEST
         raise
     if code == ExitCode.INTERRUPTED:  # of Ctrl-C typer leaves only the code
+        by_scheduler = _told == signal.SIGUSR1 or (_told == signal.SIGTERM and "SLURM_JOB_ID" in os.environ)
+        code = ExitCode.PREEMPTED if by_scheduler else code
         _say("interrupted: what was finished is kept; the same command goes on from there")
-    sys.exit(code if isinstance(code, int) else ExitCode.DONE)
+    return code if isinstance(code, int) else ExitCode.DONE
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Once: a scheduler says it several times, and giving back must not be cut off."""
+    global _told
+    if _told is None:
+        _told = number
+        raise KeyboardInterrupt
 
 
 def _explain(reason: str, hint: str | None) -> None:

@@ -11,6 +11,7 @@ import typer
 from pathpipe.cli.options import origins, with_settings
 from pathpipe.cli.session import stderr_console
 from pathpipe.errors import MissingError, SettingsError
+from pathpipe.url import place
 
 if TYPE_CHECKING:
     from pathpipe.cohort import Cohort
@@ -28,7 +29,8 @@ def register(app: typer.Typer) -> None:
 @with_settings("slide", "execution:workers")
 def doctor(
     slides: Annotated[
-        Path | None, typer.Argument(help="A slide, a folder of slides, a cohort table (CSV) or a run folder")
+        str | None,
+        typer.Argument(help="A slide, a folder or bucket prefix of slides, a cohort table (CSV) or a run folder"),
     ] = None,
     tiles: Annotated[int, typer.Option("--tiles", min=0, help="Random tiles to read of every level")] = 4,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Of the places of those tiles")] = 0,
@@ -81,13 +83,16 @@ def _reader_rows() -> list[list[str]]:
     return rows
 
 
-def _cohort(source: Path | None) -> Cohort:
+def _cohort(slides: str | None) -> Cohort:
     from pathpipe.cohort import Cohort
     from pathpipe.run import Run
 
-    if source is None:
+    if slides is None:
         raise SettingsError("nothing to examine", hint="give a slide, a folder of slides or a cohort table")
-    return Run.open(source).cohort if source.is_dir() and Run.exists(source) else Cohort.read(source)
+    source = place(slides)
+    if isinstance(source, Path) and source.is_dir() and Run.exists(source):
+        return Run.open(source).cohort
+    return Cohort.read(source)
 
 
 def _examine_all(cohort: Cohort, how: Any, settings: RunSettings) -> list[Diagnosis]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from keyword import iskeyword
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
@@ -68,6 +68,25 @@ def with_settings(*sections: str) -> Callable[[Callable[..., None]], Callable[..
 def origins(given: Mapping[str, Mapping[str, Any]]) -> list[Layer]:
     """Typed values as one layer (no option is stronger than another), each named after the option it came from."""
     return [(_option_of, given)] if given else []
+
+
+def typed_again(given: Mapping[str, Mapping[str, Any]], leave_out: Collection[str] = ()) -> list[str]:
+    """The options that lead to `given`, for another command line.
+
+    Args:
+        leave_out: `section` or `section.field`.
+    """
+    words: list[str] = []
+    for section, values in given.items():
+        for name, value in values.items():
+            flag = _flag(section, name)
+            if section in leave_out or f"{section}.{name}" in leave_out:
+                continue
+            if isinstance(value, bool):
+                words.append(flag if value else f"--no-{flag.removeprefix('--')}")
+            else:
+                words += [flag, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
+    return words
 
 
 def _option_of(dotted: str) -> str:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pathpipe.cli.listing import FormOption
 
-PathsArgument = Annotated[list[Path], typer.Argument(help="Files of features, folders of them, or a run")]
+if TYPE_CHECKING:
+    from pathpipe.url import Place
+
+# text, not paths: a URL doesn't survive being one
+PathsArgument = Annotated[
+    list[str], typer.Argument(help="Files of features, folders or bucket prefixes of them, or a run")
+]
 CoordsOption = Annotated[
     Path | None,
     typer.Option("--coords", help="Coordinate file, or a folder of them, for features that don't say where tiles lie"),
@@ -19,7 +26,7 @@ EncoderOption = Annotated[
     typer.Option("--encoder", help="Name of the encoder, where the files don't say it (verify: in its place)"),
 ]
 SlidesOption = Annotated[
-    Path | None, typer.Option("--slides", help="Cohort table, folder of slides or one slide the features are of")
+    str | None, typer.Option("--slides", help="Cohort table, folder of slides or one slide the features are of")
 ]
 
 
@@ -37,7 +44,7 @@ def _group() -> None:
 
 
 def inspect(
-    path: Annotated[Path, typer.Argument(help="A file of tiles or features of any tool, a pack, or a folder of them")],
+    path: Annotated[str, typer.Argument(help="A file of tiles or features of any tool, a pack, or a folder of them")],
     coords: CoordsOption = None,
     form: FormOption = "table",
     as_json: Annotated[bool, typer.Option("--json", help="The same as --form json")] = False,
@@ -49,14 +56,17 @@ def inspect(
     """
     from pathpipe.cli.tables import print_table
     from pathpipe.errors import ExitCode
+    from pathpipe.store.bucket import bucket_files, fetched
     from pathpipe.store.inspect import describe
     from pathpipe.store.zarr import is_zarr
+    from pathpipe.url import place
 
-    form = "json" if as_json else form
-    if path.is_dir() and not is_zarr(path):
-        _inspect_folder(path, coords, form)
+    form, source = "json" if as_json else form, place(path)
+    if source.is_dir() and not is_zarr(source) if isinstance(source, Path) else bucket_files(source) != [source]:
+        _inspect_folder(source, coords, form)
         return
-    found = describe(path, coords)
+    with fetched(source) as at_hand:
+        found = describe(at_hand, coords)
     rows = [["layout", found.layout], *([name, str(value)] for name, value in found.facts.items())]
     rows += [["problem", problem] for problem in found.problems]
     print_table(["field", "value"], rows, form)
@@ -64,30 +74,45 @@ def inspect(
         raise typer.Exit(ExitCode.SOME_FAILED)
 
 
-def _inspect_folder(folder: Path, coords: Path | None, form: str) -> None:
+def _inspect_folder(folder: Place, coords: Path | None, form: str) -> None:
     from pathpipe.cli.tables import print_table
-    from pathpipe.errors import ExitCode, StoreError
+    from pathpipe.errors import ExitCode, RemoteError, StoreError
+    from pathpipe.store.bucket import fetched
     from pathpipe.store.inspect import describe
-    from pathpipe.store.layouts.detect import feature_files
 
     rows: list[list[Any]] = []
-    for path in feature_files(folder):
+    for path in _files([str(folder)]):
         try:
-            found = describe(path, coords)
+            with fetched(path) as at_hand:
+                found = describe(at_hand, coords)
             encoder = found.facts.get("encoder", found.facts.get("encoder name", found.facts.get("encoders", "")))
             holds = found.facts.get("features", "")
             rows.append([str(path), found.layout, encoder, holds, "; ".join(found.problems)])
-        except StoreError as error:
+        except (StoreError, RemoteError) as error:
             rows.append([str(path), "", "", "", error.what])
     print_table(["file", "layout", "encoder", "features", "problems"], rows, form)
     if any(row[-1] for row in rows):
         raise typer.Exit(ExitCode.SOME_FAILED)
 
 
+def _files(sources: list[str]) -> list[Place]:
+    """Every file of features at the places named."""
+    from pathpipe.store.bucket import bucket_files
+    from pathpipe.store.layouts.detect import feature_files
+    from pathpipe.url import place
+
+    found: list[Place] = []
+    for source in map(place, sources):
+        found += feature_files(source) if isinstance(source, Path) else bucket_files(source)
+    return found
+
+
 def convert(  # noqa: PLR0913 - typer makes an option of each parameter
     sources: PathsArgument,
     to: Annotated[str, typer.Option("--to", help="native, zarr, clam, trident, stamp or anndata")],
-    out: Annotated[Path, typer.Option("-o", "--out", help="Folder the new files go to (RUN/features for a run)")],
+    out: Annotated[
+        str, typer.Option("-o", "--out", help="Folder or bucket prefix the new files go to (RUN/features for a run)")
+    ],
     coords: CoordsOption = None,
     slides: SlidesOption = None,
     mpp: Annotated[
@@ -107,28 +132,28 @@ def convert(  # noqa: PLR0913 - typer makes an option of each parameter
     from pathpipe.cli.tables import print_table
     from pathpipe.errors import ExitCode, SettingsError
     from pathpipe.store.convert import Conversion, convert_files
-    from pathpipe.store.layouts.detect import feature_files
     from pathpipe.store.origins import one_mpp, origins_of_slides
+    from pathpipe.url import place
 
     if slides is not None and mpp is not None:
         raise SettingsError("--slides and --mpp both say the um/px", hint="give one of the two")
-    wanted = Conversion(to, out, coords, encoder=encoder, lossy=lossy)
+    wanted = Conversion(to, place(out), coords, encoder=encoder, lossy=lossy)
     if slides is not None:
-        wanted = Conversion(to, out, coords, origins_of_slides(slides), encoder, lossy)
+        wanted = replace(wanted, origin=origins_of_slides(place(slides)))
     elif mpp is not None:
-        wanted = Conversion(to, out, coords, one_mpp(mpp), encoder, lossy)
+        wanted = replace(wanted, origin=one_mpp(mpp))
     rows, failed = [], False
-    for done in convert_files([path for source in sources for path in feature_files(source)], wanted):
+    for done in convert_files(_files(sources), wanted):
         what = str(done.error) if done.error else "; ".join(done.lost)
         failed = failed or done.error is not None
-        rows.append([done.slide_id, done.rows, ", ".join(map(str, done.files)), what])
+        rows.append([done.slide_id, done.rows, ", ".join(map(str, (*done.files, *done.urls))), what])
     print_table(["slide", "rows", "files", "error" if failed else "left out"], rows, form)
     if failed:
         raise typer.Exit(ExitCode.SOME_FAILED)
 
 
 def merge(
-    sources: PathsArgument,
+    sources: Annotated[list[Path], typer.Argument(help="Files of features, folders of them, or a run")],
     out: Annotated[Path, typer.Option("-o", "--out", help="Folder the files go to (RUN/features for a run)")],
     side_by_side: Annotated[
         bool,
@@ -193,12 +218,12 @@ def verify(  # noqa: PLR0913 - typer makes an option of each parameter
     from pathpipe.errors import ExitCode, SettingsError
     from pathpipe.run import Run
     from pathpipe.stages.verify import VerifyRequest, verify_files
-    from pathpipe.store.layouts.detect import feature_files
+    from pathpipe.url import place
 
-    if slides is None and not Run.exists(sources[0]):
+    if slides is None and not Run.exists(Path(sources[0])):
         raise SettingsError("says not where the slides are", where="--slides", hint="a folder of slides or a cohort")
-    cohort = Run(sources[0]).cohort if slides is None else Cohort.read(slides)
-    files = [path for source in sources for path in feature_files(source)]
+    cohort = Run(Path(sources[0])).cohort if slides is None else Cohort.read(place(slides))
+    files = _files(sources)
     wanted = VerifyRequest(sample, seed, max_drift, encoder, weights, device, coords)
     rows, failed = [], False
     for found in verify_files(files, cohort, wanted):

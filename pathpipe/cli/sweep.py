@@ -48,7 +48,7 @@ def sweep(
     from pathpipe.training.search import import_optuna
 
     import_optuna()
-    run, settings = run_stage("audit", Request(source, out, config, print_config, quiet), given)
+    run, settings = run_stage("audit", Request(source, out, config, print_config, quiet), given, asked="sweep")
     console = stderr_console()
 
     def heard(one: Tried) -> None:

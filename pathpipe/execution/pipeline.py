@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from pathpipe.errors import ExitCode
-from pathpipe.execution.dispatch import run_units, shard_of
+from pathpipe.execution.dispatch import encodes_apart, refuse_impossible, run_units, shard_of
 from pathpipe.execution.listener import Listener
 from pathpipe.execution.receipt import Receipt
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
 from pathpipe.stages.chain import FROM_FEATURES, SLIDE_STAGES, STAGES, for_encoder, further_encoders, units, upstream
+
+_PARTS = (*SLIDE_STAGES, "embed", "train")  # stages whose units may be dealt out to several commands
 
 
 @dataclass(frozen=True)
@@ -57,17 +59,19 @@ def bring_up_to_stage(
         alone: Whether what comes before the stage is left as it is.
     """
     outcome = Outcome()
-    chain = _chain(stage, settings, alone)
+    chain = chain_of(stage, settings, alone)
+    refuse_impossible(chain, settings)
     for name in chain:
         check = STAGES[name].preflight
         if check is not None:
             for one in _passes([name], settings):
                 check(run, one)
-    ended = False
-    for group in _groups(chain):
+    ended, fallen = False, set[str]()
+    for group in _groups(chain, settings):
         if ended and not STAGES[group[-1]].always:
             continue
-        keys = _keys(run, group[-1], settings, only if group[-1] == stage else None)
+        last = group[-1] == stage or {group[-1], stage} <= set(SLIDE_STAGES)
+        keys = [key for key in _keys(run, group[-1], settings, only if last else None) if key not in fallen]
         listener.begin(group, len(keys))
         blocked: list[Receipt] = []
         for number, one in enumerate(_passes(group, settings)):
@@ -78,6 +82,8 @@ def bring_up_to_stage(
                     outcome.receipts.setdefault(label, {})[key] = receipt
             blocked += [one for receipts in results.values() for one in receipts if not one.ok]
             keys = [key for key in keys if results[key][-1].ok]
+        if group[-1] in SLIDE_STAGES:
+            fallen.update(one.key for one in blocked)
         if any(one.state == "stale" for one in blocked):
             break
         go_on = group[-1] in (*SLIDE_STAGES, *FROM_FEATURES) or STAGES[group[-1]].view
@@ -85,10 +91,14 @@ def bring_up_to_stage(
     return outcome
 
 
-def _chain(stage: str, settings: RunSettings, alone: bool) -> list[str]:
-    # What all parts of a stage need is made before they are dealt out; but a slide's tiles are its own part's.
-    shared_out = settings.execution.shard is not None and stage not in SLIDE_STAGES
-    return [stage] if alone or shared_out else upstream(stage)
+def chain_of(stage: str, settings: RunSettings, alone: bool = False) -> list[str]:
+    """What is brought up to date: of a part that is shared out (`--shard`) its own slides' tiles and whatever the whole
+    cohort has one of, but nothing that is, or was, other parts' work."""
+    chain = [stage] if alone else upstream(stage)
+    if settings.execution.shard is None or stage in SLIDE_STAGES:
+        return chain
+    others = {name for part in _PARTS if part in chain and part != stage for name in upstream(part)}
+    return [name for name in chain if name not in others]
 
 
 def _keys(run: Run, stage: str, settings: RunSettings, only: Sequence[str] | None) -> list[str]:
@@ -105,8 +115,13 @@ def _passes(stages: Sequence[str], settings: RunSettings) -> list[RunSettings]:
     return [settings, *(for_encoder(settings, name) for name in others)]
 
 
-def _groups(chain: Sequence[str]) -> list[list[str]]:
-    """Slide stages go together, so that a slide is read while it is in the page cache; others one by one."""
+def _groups(chain: Sequence[str], settings: RunSettings) -> list[list[str]]:
+    """Slide stages go together, so that a slide is read while it is in the page cache; others one by one.
+
+    Where a worker that encodes holds a GPU, tissue and tiles are others' work, and come first.
+    """
     slide_stages = [name for name in chain if name in SLIDE_STAGES]
     others = [[name] for name in chain if name not in SLIDE_STAGES]
+    if len(slide_stages) > 1 and slide_stages[-1] == "extract" and encodes_apart(settings):
+        return [slide_stages[:-1], slide_stages[-1:], *others]
     return [slide_stages, *others] if slide_stages else others

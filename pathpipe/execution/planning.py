@@ -17,6 +17,7 @@ from pathpipe.progress import Notify, silent
 from pathpipe.settings import RunSettings
 from pathpipe.stages.forecast import Rates, disk_bytes, probe
 from pathpipe.stages.plan import Conflict, SlidePlan, find_conflicts, plan_slide, refuse_settings
+from pathpipe.url import place, shown
 
 FORMAT, VERSION = "pathpipe-plan", 1
 STAGE = "plan"
@@ -116,7 +117,7 @@ class CohortPlan:
         counted = plan.tiles is not None
         return {
             "slide_id": plan.slide_id,
-            "path": plan.path,
+            "path": shown(place(plan.path)),
             "reader": plan.reader,
             "vendor": plan.vendor,
             "levels": [list(size) for size in plan.levels],

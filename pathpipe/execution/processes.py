@@ -5,7 +5,9 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,10 +15,16 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
+from types import FrameType
 from typing import Generic, TypeVar
 
+from pathpipe.errors import ExitCode
+from pathpipe.execution.queue import Queue
 from pathpipe.progress import Notify, Progress
 
+_GRACE_S = 20.0  # Slurm kills 30 s after it has told to stop
+_OWN_SIGNAL_S = 1.0
+_TOLD_TO_STOP = (-signal.SIGTERM, -signal.SIGUSR1, ExitCode.INTERRUPTED)  # exit codes of a worker
 R = TypeVar("R")
 Work = Callable[[str, Notify], R]  # (key, notify) -> result; both ways through a pipe, so it must be picklable
 
@@ -53,12 +61,12 @@ def run_in_processes(
     Returns:
         key -> result, in the order they were finished.
     """
-    queue = _Queue(deque(keys))
+    queue = Queue(deque(keys))
     results: dict[str, R] = {}
     workers = [_Worker.start(work, at_once) for work in works[: len(keys)]]
     try:
         for worker in workers:
-            queue.hand_over(worker)
+            _hand_over(queue, worker)
         while any(worker.keys for worker in workers):
             ready = wait([worker.connection for worker in workers if worker.keys])
             for worker in [worker for worker in workers if worker.connection in ready]:
@@ -67,13 +75,14 @@ def run_in_processes(
                     hearing.finished(key, result)
                 if not worker.alive:
                     workers[workers.index(worker)] = worker = _Worker.start(worker.work, at_once)
-                queue.hand_over(worker)
+                _hand_over(queue, worker)
     finally:
-        for worker in workers:
-            worker.process.terminate()
-            worker.process.join()
-            worker.connection.close()
+        _dismiss(workers)
     return results
+
+
+class Stopped(BaseException):
+    """Raised inside a unit at its next sign of life after the command was interrupted."""
 
 
 @dataclass
@@ -96,34 +105,28 @@ class _Worker(Generic[R]):
         return cls(work, at_once, process, ours)
 
 
-@dataclass
-class _Queue:
-    """What is left to do.
-
-    Attributes:
-        suspects: Keys that were in a process that died: each is done alone.
-    """
-
-    waiting: deque[str]
-    suspects: deque[str] = field(default_factory=deque)
-    alone: set[str] = field(default_factory=set)
-
-    def hand_over(self, worker: _Worker[R]) -> None:
-        """Give a worker what it has room for."""
-        while len(worker.keys) < worker.at_once and not worker.keys & self.alone:
-            if self.suspects and not worker.keys:
-                key = self.suspects.popleft()
-                self.alone.add(key)
-            elif self.waiting and not self.suspects:
-                key = self.waiting.popleft()
-            else:
-                return
-            worker.keys.add(key)
-            with suppress(BrokenPipeError):  # dead already: its end of the pipe says so to whoever waits on it
-                worker.connection.send(key)
+def _dismiss(workers: Sequence[_Worker[R]]) -> None:
+    """Let each stop where it gives back what it holds; one that gives no sign of life is killed."""
+    for worker in workers:
+        worker.process.terminate()
+    deadline = time.monotonic() + _GRACE_S
+    for worker in workers:
+        worker.process.join(max(0.0, deadline - time.monotonic()))
+        if worker.process.is_alive():
+            worker.process.kill()
+            worker.process.join()
+        worker.connection.close()
 
 
-def _listen(worker: _Worker[R], hearing: Hearing[R], queue: _Queue) -> list[tuple[str, R]]:
+def _hand_over(queue: Queue, worker: _Worker[R]) -> None:
+    """Give a worker what it has room for."""
+    while (key := queue.next_for(worker.keys, worker.at_once)) is not None:
+        worker.keys.add(key)
+        with suppress(BrokenPipeError):  # dead already: its end of the pipe says so to whoever waits on it
+            worker.connection.send(key)
+
+
+def _listen(worker: _Worker[R], hearing: Hearing[R], queue: Queue) -> list[tuple[str, R]]:
     """What came to an end; nothing when it was only progress, or when a death has to be looked into."""
     try:
         message = worker.connection.recv()
@@ -131,17 +134,21 @@ def _listen(worker: _Worker[R], hearing: Hearing[R], queue: _Queue) -> list[tupl
         worker.process.join()
         worker.connection.close()
         worker.alive = False
+        if worker.process.exitcode in _TOLD_TO_STOP:
+            time.sleep(_OWN_SIGNAL_S)  # a scheduler tells every process: this one is about to be told too
+            raise KeyboardInterrupt from None
         keys, worker.keys = sorted(worker.keys), set()
         if len(keys) == 1:
             return [(keys[0], hearing.died(keys[0], worker.process.exitcode))]
-        queue.suspects.extend(keys)
+        for key in keys:
+            queue.suspect(key)
         return []
     if isinstance(message, Progress):
         hearing.progress(message)
         return []
     key, result = message
     worker.keys.discard(key)
-    queue.alone.discard(key)
+    queue.came_back(key)
     return [(key, result)]
 
 
@@ -149,10 +156,19 @@ def _serve(connection: Connection, work: Work[R], at_once: int) -> None:
     """Main of a worker process: keys come in through the pipe, results and progress go out."""
     # Ctrl-C reaches the whole group: the parent decides, the worker must not print a traceback of its own.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    speaking = threading.Lock()
+    speaking, stop, busy = threading.Lock(), threading.Event(), threading.Event()
+
+    def told(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        if not busy.is_set():
+            raise Stopped
+
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, told)
 
     def notify(progress: Progress) -> None:
+        if stop.is_set():
+            raise Stopped
         with speaking:
             connection.send(progress)
 
@@ -163,11 +179,16 @@ def _serve(connection: Connection, work: Work[R], at_once: int) -> None:
 
     try:
         with ThreadPoolExecutor(at_once) as pool:
-            while True:
+            while not stop.is_set():
                 key = connection.recv()
                 if at_once == 1:
+                    busy.set()
                     do(key)  # in the main thread, where a reader that counts on it works too
+                    busy.clear()
                 else:
                     pool.submit(do, key)
+            raise Stopped
     except (EOFError, BrokenPipeError):
         return  # the parent is gone
+    except Stopped:
+        sys.exit(ExitCode.INTERRUPTED)

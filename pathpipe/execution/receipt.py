@@ -26,6 +26,7 @@ class Receipt:
         spent: Activity -> seconds, where the time went.
         trace: Python's traceback of an unforeseen failure.
         refused: Whether it failed because going on would leak test data into training.
+        tried: Why earlier tries in the same command came to nothing: a worker or a node died.
     """
 
     stage: str
@@ -41,6 +42,7 @@ class Receipt:
     attempts: int = 1
     trace: str | None = None
     refused: bool = False
+    tried: list[str] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -57,5 +59,5 @@ def read_receipt(run: Run, stage: str, key: str) -> Receipt | None:
     try:
         value: dict[str, Any] = json.loads(run.receipt(stage, key).read_text(encoding="utf-8"))
         return Receipt(**value)
-    except (FileNotFoundError, json.JSONDecodeError, TypeError):
+    except (OSError, ValueError, TypeError):
         return None

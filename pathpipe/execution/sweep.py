@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import math
+import time
+from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from pathpipe.errors import CohortError, PathpipeError, SettingsError
+from pathpipe.errors import SettingsError
+from pathpipe.execution.candidate import Candidate, Result, Trying, objective_of, rounds_of
+from pathpipe.execution.side_by_side import workers
 from pathpipe.fingerprint import fingerprint
-from pathpipe.lease import Lease
+from pathpipe.lease import Lease, looks_dead
 from pathpipe.publish import publish_text
-from pathpipe.registry import suggest
 from pathpipe.run import Run
-from pathpipe.settings import RunSettings, TrainSettings, merge
+from pathpipe.settings import RunSettings
 
 if TYPE_CHECKING:
-    from pathpipe.stages.patients import Prepared
-    from pathpipe.training.trainer import TrainedFold
+    from pathpipe.training.search import Proposal
 
 JOURNAL, BEST, TABLE = "study.journal", "best.yaml", "trials.csv"
+_POLL_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -60,14 +62,6 @@ class Swept:
     best_yaml: Path
 
 
-@dataclass(frozen=True, eq=False)
-class _Round:
-    """One training that a candidate goes through: patients, and those that score it."""
-
-    prepared: Prepared
-    scored: str  # the role: val, or the test role of an inner fold
-
-
 def run_sweep(run: Run, settings: RunSettings, heard: Callable[[Tried], None]) -> Swept:
     """Try candidates until the study has as many as asked for, and write the best one's settings.
 
@@ -78,23 +72,24 @@ def run_sweep(run: Run, settings: RunSettings, heard: Callable[[Tried], None]) -
         MissingError: Optuna is not installed.
         SettingsError: Nothing is varied, the task has no such metric, or another command is at it.
         CohortError: A fold can't be trained on.
+        LeaseLostError: Another command took the study over, while this one was paused.
     """
-    from pathpipe.training.search import open_study, propose
+    from pathpipe.training.search import open_study
 
     sweep = settings.sweep
     if not (sweep.models or sweep.space):
         raise SettingsError("nothing is varied", where="sweep.space", hint="configs/sweep.yaml is one to start from")
-    rounds = _rounds(run, settings)
-    objective = _objective(settings, rounds[0])
+    rounds = rounds_of(run, settings)
+    objective = objective_of(settings, rounds[0])
     folder = run.sweep(_name(settings, objective))
-    lease = Lease.acquire(run.lease("sweep", folder.name))
+    lease = _lease(run.lease("sweep", folder.name), settings.execution.lease_s)
     if lease is None:
         raise SettingsError("another command works on this study", where=str(folder), hint="wait for it")
     with lease:
-        study = open_study(folder / JOURNAL, folder.name, sweep, objective != "loss")
-        while (done := len(_finished(study))) < sweep.trials:
-            trial, values = propose(study, sweep, settings.train.model_dump(mode="json"), done)
-            heard(_try(study, trial, values, rounds, objective, settings))
+        study = open_study(folder / JOURNAL, folder.name, objective != "loss")
+        with workers(Trying(run, settings, objective), rounds) as tries:
+            while batch := _next(study, settings, objective != "loss"):
+                tries([candidate for candidate, _ in batch], _Journal(study, deque(batch), lease, heard).finished)
         trials = tuple(_finished(study))
     complete = [one for one in trials if one.state == "complete" and one.value is not None]
     best = None
@@ -106,129 +101,52 @@ def run_sweep(run: Run, settings: RunSettings, heard: Callable[[Tried], None]) -
     return Swept(objective, trials, best, folder / BEST)
 
 
-def _rounds(run: Run, settings: RunSettings) -> list[_Round]:
-    """What a candidate is trained on: the inner folds of each fold, or the fold itself without those it tests."""
-    from pathpipe.stages.patients import prepare_fold
-    from pathpipe.stages.split import read_splits
+def _lease(path: Path, lasts_s: float) -> Lease | None:
+    """None when a living command has it; one that may be dead is watched until that is sure."""
+    while (lease := Lease.acquire(path, lasts_s=lasts_s)) is None and looks_dead(path, lasts_s):
+        time.sleep(_POLL_S)
+    return lease
 
-    splits = read_splits(run, settings)
-    only = settings.sweep.only_fold
-    if only is not None and only not in splits.folds:
-        raise SettingsError(f"there is no fold {only}", where="sweep.only_fold", hint=f"folds: {splits.folds}")
+
+@dataclass
+class _Journal:
+    """Writes down what became of a batch in the order in which it was proposed, whoever is finished first."""
+
+    study: Any
+    batch: deque[tuple[Candidate, Proposal]]
+    lease: Lease
+    heard: Callable[[Tried], None]
+    results: dict[str, Result] = field(default_factory=dict)
+
+    def finished(self, key: str, result: Result) -> None:
+        from pathpipe.training.search import record
+
+        self.results[key] = result
+        while self.batch and self.batch[0][0].key in self.results:
+            candidate, proposal = self.batch.popleft()
+            one = self.results.pop(candidate.key)
+            self.lease.confirm()
+            self.heard(_tried(record(self.study, proposal, one.state, one.reached, one.reason)))
+
+
+def _next(study: Any, settings: RunSettings, maximise: bool) -> list[tuple[Candidate, Proposal]]:
+    """The candidates that are proposed together and not finished; each learns from those of earlier batches only."""
+    from pathpipe.training.search import bars, propose
+
+    sweep, done = settings.sweep, len(_finished(study))
+    begun = done - done % sweep.side_by_side
+    known = study.get_trials(deepcopy=False)[:begun]
+    base = settings.train.model_dump(mode="json")
+    reach = tuple(bars(known)) if sweep.prune else ()
     found = []
-    for fold in splits.folds if only is None else (only,):
-        inner = splits.inner(fold)
-        if inner is None:
-            found.append(_Round(_untested(prepare_fold(run, settings, fold)), "val"))
-        else:
-            found += [_Round(prepare_fold(run, settings, part, inner), "test") for part in inner.folds]
+    for number in range(done, min(begun + sweep.side_by_side, sweep.trials)):
+        proposal = propose(known, sweep, base, number, maximise)
+        found.append((Candidate(number, proposal.values, reach, maximise), proposal))
     return found
 
 
-def _untested(prepared: Prepared) -> Prepared:
-    """A fold without the patients it tests: not their labels, not their features."""
-    data = prepared.data
-    tested = set(data.roles["test"])
-    return replace(
-        prepared,
-        data=replace(
-            data,
-            bags={patient: bag for patient, bag in data.bags.items() if patient not in tested},
-            labels={patient: label for patient, label in data.labels.items() if patient not in tested},
-            roles={**data.roles, "test": ()},
-        ),
-    )
-
-
-def _objective(settings: RunSettings, first: _Round) -> str:
-    asked = settings.sweep.objective
-    import torch
-
-    task, data = first.prepared.task, first.prepared.data
-    members = data.roles[first.scored]
-    targets = task.encode([data.labels[patient] for patient in members])
-    known = list(task.metrics(torch.zeros(len(members), task.outputs), targets))
-    if asked == "auto":
-        return known[0] if known else "loss"
-    if asked != "loss" and asked not in known:
-        hint = suggest(asked, ["loss", *known])
-        raise SettingsError(f"the task measures no `{asked}`", where="sweep.objective", hint=hint)
-    return asked
-
-
-def _try(
-    study: Any, trial: Any, values: dict[str, Any], rounds: list[_Round], objective: str, settings: RunSettings
-) -> Tried:
-    """Train one candidate on every round; a candidate that can't be trained fails, and the search goes on."""
-    from pathpipe.encoders.load import pick_device
-    from pathpipe.training.fit import Conditions
-    from pathpipe.training.memory import keep_freed_memory
-    from pathpipe.training.trainer import train_fold
-
-    keep_freed_memory()
-    device = pick_device(settings.execution.device)
-    found: list[float] = []
-    try:
-        for number, one in enumerate(rounds):
-            train = _settings_of(values, one.prepared.settings)
-            for seed in train.seeds:
-                prepared = one.prepared
-                how = Conditions(predict=(one.scored,), compile=settings.execution.compile)
-                trained = train_fold(prepared.data, prepared.task, train, seed, device, how=how)
-                found.append(_scored(trained, one, objective))
-            trial.report(sum(found) / len(found), number)
-            if number + 1 < len(rounds) and trial.should_prune():
-                _end(study, trial, values, state=_states().PRUNED)
-                break
-        else:
-            _end(study, trial, values, sum(found) / len(found))
-    except PathpipeError as error:
-        trial.set_user_attr("reason", error.reason)
-        _end(study, trial, values, state=_states().FAIL)
-    return _tried(study.trials[trial.number])
-
-
-def _settings_of(values: Mapping[str, Any], prepared: TrainSettings) -> TrainSettings:
-    """The candidate's settings, with the wrappers that a fold's slides and covariates stand for outermost."""
-    train, _ = merge(TrainSettings, [("the sweep", values)])
-    added = {name: options for name, options in prepared.wrappers.items() if name not in train.wrappers}
-    return train.model_copy(update={"wrappers": {**train.wrappers, **added}})
-
-
-def _scored(trained: TrainedFold, one: _Round, objective: str) -> float:
-    """What the patients that score say of the chosen epoch."""
-    if one.scored == "val":
-        row = trained.history.iloc[trained.best_epoch - 1]
-        value = float(row["val_loss" if objective == "loss" else f"val_{objective}"])
-    else:
-        task, data = one.prepared.task, one.prepared.data
-        targets = task.encode([data.labels[patient] for patient in trained.patients[one.scored]])
-        logits = trained.logits[one.scored]
-        value = (
-            task.loss(logits, targets, None).item() if objective == "loss" else task.metrics(logits, targets)[objective]
-        )
-    if math.isnan(value):
-        raise CohortError(
-            f"{objective} is not defined on the validation patients of fold {trained.fold}",
-            hint="compare by `--objective loss`, or use a larger --val-fraction",
-        )
-    return value
-
-
-def _end(study: Any, trial: Any, values: dict[str, Any], value: float | None = None, state: Any = None) -> None:
-    trial.set_user_attr("train", values)  # what a killed candidate lacks: it doesn't count as one
-    study.tell(trial, value, state=state)
-
-
-def _states() -> Any:
-    from optuna.trial import TrialState
-
-    return TrialState
-
-
 def _finished(study: Any) -> list[Tried]:
-    trials = study.get_trials(deepcopy=False)
-    return [_tried(trial) for trial in trials if trial.state.is_finished() and "train" in trial.user_attrs]
+    return [_tried(trial) for trial in study.get_trials(deepcopy=False)]
 
 
 def _tried(trial: Any) -> Tried:

@@ -7,15 +7,11 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
-from pathpipe.execution.processes import Hearing, Work
+from pathpipe.execution.processes import Hearing, Stopped, Work
 from pathpipe.progress import Progress
 
 R = TypeVar("R")
 _POLL_S = 0.2  # how soon an interrupt is noticed
-
-
-class Stopped(BaseException):
-    """Raised inside a unit at its next sign of life after the command was interrupted."""
 
 
 def run_in_threads(work: Work[R], keys: Sequence[str], count: int, hearing: Hearing[R]) -> dict[str, R]:

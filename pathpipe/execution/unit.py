@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 import time
 import traceback
@@ -13,9 +14,9 @@ from typing import TypeVar
 from pathpipe.errors import LeakError, PathpipeError, StoreError
 from pathpipe.execution.receipt import Receipt, State, read_receipt
 from pathpipe.lease import Lease
-from pathpipe.progress import Notify, silent
+from pathpipe.progress import Notify, Progress, silent
 from pathpipe.provenance import Provenance, read_provenance
-from pathpipe.publish import publish, sweep
+from pathpipe.publish import now_on, publish, sweep
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
 from pathpipe.stages.stage import Job, Stage
@@ -65,6 +66,25 @@ def bring_up_to_date(stage: Stage, run: Run, key: str, settings: RunSettings, no
             hint = f"please report it with the traceback in {run.receipt(stage.name, key)}"
         refused = receipt.refused
         receipt = Receipt(stage.name, key, "failed", receipt.reason, hint, trace=receipt.trace, refused=refused)
+    return _noted(run, receipt, started)
+
+
+def look_at(stage: Stage, run: Run, key: str, settings: RunSettings) -> Receipt | None:
+    """What `bring_up_to_date` would return without making anything; None when it would make it, or fail."""
+    started = time.monotonic()
+
+    def seen() -> Receipt | None:
+        output = stage.output(run, key, settings)
+        found = _look(stage, key, output, stage.provenance(run, key, settings), settings) if output.exists() else None
+        if found is not None and stage.gate is not None and found.ok:
+            stage.gate(output, settings)
+        return found
+
+    receipt = contain(seen)
+    return None if receipt is None or isinstance(receipt, Failure) else _noted(run, receipt, started)
+
+
+def _noted(run: Run, receipt: Receipt, started: float) -> Receipt:
     if receipt.state == "busy" or (receipt.state == "current" and _known_well(run, receipt)):
         return receipt
     return _keep(run, replace(receipt, seconds=round(time.monotonic() - started, 3), host=socket.gethostname()))
@@ -85,26 +105,38 @@ def _attempt(stage: Stage, run: Run, key: str, settings: RunSettings, notify: No
     if found is not None:
         return found
     output.parent.mkdir(parents=True, exist_ok=True)
-    lease = Lease.acquire(run.lease(stage.name, key))
+    lease = Lease.acquire(run.lease(stage.name, key), lasts_s=settings.execution.lease_s)
     if lease is None:
         return Receipt(stage.name, key, "busy", "another worker is making it")
     with lease:
-        # The worker that held the lease a moment ago may have finished it.
-        found = _look(stage, key, output, expected, settings)
-        if found is not None:
-            return found
-        sweep(output.parent)
-        with publish(output) as target:
-            made = stage.make(Job(run, key, settings, target, expected, notify))
-            stage.check(target)
-            if not lease.mine():
-                raise StoreError(
-                    "the lease was lost while it was being made (was this process paused?)",
-                    hint="run again: what another worker has published is kept",
-                )
+        try:
+            return _make(stage, Job(run, key, settings, output, expected, notify, lease), lease)
+        except Exception:
+            if not lease.taken():
+                raise
+            # Whatever went wrong, it did so because the unit is another worker's now.
+            return Receipt(stage.name, key, "busy", "its lease was lost while it was being made (a paused process?)")
+
+
+def _make(stage: Stage, job: Job, lease: Lease) -> Receipt:
+    """Make and publish `job.target`, if the last owner of the lease hasn't, a moment ago."""
+    output, expected = job.target, job.provenance
+    now_on(output.parent)  # a client of NFS may not have seen it yet
+    found = _look(stage, job.key, output, expected, job.settings)
+    if found is not None:
+        return found
+    sweep(output.parent)
+
+    def notify(progress: Progress) -> None:
+        lease.keep()
+        job.notify(progress)
+
+    with publish(output, lease) as target:
+        made = stage.make(replace(job, target=target, notify=notify))
+        stage.check(target)
     return Receipt(
         stage.name,
-        key,
+        job.key,
         made.state,
         made.reason,
         fingerprint=expected.fingerprint,
@@ -122,6 +154,10 @@ def _look(stage: Stage, key: str, path: Path, expected: Provenance, settings: Ru
         made = stage.check(path)
     except StoreError:
         return None  # damaged: not a result, so there is nothing to lose
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ESTALE):
+            return None  # replaced while it was read
+        raise
     if found is None:
         return None
     if found.fingerprint == expected.fingerprint or settings.execution.stale == "keep":
@@ -150,7 +186,11 @@ def _keep(run: Run, receipt: Receipt) -> Receipt:
     before = read_receipt(run, receipt.stage, receipt.key)
     if before is not None and before.state == "failed":
         receipt = replace(receipt, attempts=before.attempts + 1)
-    receipt.write(run)
+    try:
+        receipt.write(run)
+    except OSError as error:  # a full disk mustn't hide what happened to the unit
+        if receipt.reason is None:
+            return replace(receipt, reason=f"its receipt can't be written: {explain_os_error(error)[0]}")
     return receipt
 
 

@@ -6,7 +6,26 @@ from typing import Any
 
 from pydantic import Field, field_validator
 
+from pathpipe.registry import suggest
 from pathpipe.settings.base import Settings
+
+# What a worker may be for: the stages, and two commands that are no stage.
+_STAGES = (
+    "tissue",
+    "tile",
+    "contact-sheet",
+    "extract",
+    "embed",
+    "split",
+    "audit",
+    "train",
+    "evaluate",
+    "heatmap",
+    "explanations",
+    "report",
+    "predict",
+    "sweep",
+)
 
 
 class ClusterSettings(Settings):
@@ -17,9 +36,15 @@ class ClusterSettings(Settings):
     """
 
     worker_gpus: float | None = Field(
-        None, ge=0, le=16, description="GPUs of each worker; 0.5 lets two share one (default: 1 to encode and to train)"
+        None,
+        ge=0,
+        le=16,
+        description="GPUs of each worker that encodes or trains; on Ray 0.5 lets two share one "
+        "(default: 1 on Ray where there is one, none asked for on Slurm)",
     )
-    worker_cpus: int | None = Field(None, ge=1, description="Processor cores of each worker (default: 4)")
+    worker_cpus: int | None = Field(
+        None, ge=1, description="Processor cores of each worker (default: 4; on Ray 1 for tiles, or as nodes have)"
+    )
     worker_memory_gb: float | None = Field(None, gt=0, description="Memory of each worker, 1e9 bytes")
     worker_hours: float | None = Field(
         None, gt=0, description="Time limit of each worker on Slurm; one that reaches it goes on in the queue again"
@@ -46,6 +71,8 @@ class ClusterSettings(Settings):
     @classmethod
     def _known(cls, stages: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
         for name, values in stages.items():
+            if name not in _STAGES:
+                raise ValueError(f"there is no stage `{name}`: {suggest(name, list(_STAGES))}")
             if "stages" in values:
                 raise ValueError(f"`{name}` can't have `stages` of its own")
             cls.model_validate(values)

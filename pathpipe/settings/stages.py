@@ -15,6 +15,7 @@ from pathpipe.settings.split import AuditSettings, SplitSettings
 from pathpipe.settings.sweep import SweepSettings
 from pathpipe.settings.tiles import TileSettings
 from pathpipe.settings.train import TrainSettings
+from pathpipe.url import Url, is_url
 
 
 class SlideSettings(Settings):
@@ -169,9 +170,16 @@ class Execution(Settings):
     channels_last: bool = Field(False, description="Memory order that convolutional encoders like")
     read_threads: int = Field(2, ge=1, description="Threads that read and decode the tiles of a slide")
     stage_dir: str | None = Field(
-        None, description="Folder on a local disk to copy each slide to while it is encoded, for slow storage"
+        None, description="Folder on a local disk to copy each slide to while it is encoded, for slow storage and URLs"
     )
+    remote_block_kb: int = Field(
+        1024, ge=64, le=65_536, description="Fetched at once of a slide that is read by its URL, KiB"
+    )
+    remote_cache_mb: int = Field(128, ge=1, description="Of such a slide kept in memory while it is open, MiB")
     stage_gb: float = Field(100.0, gt=0, description="Room that all processes together may take there, 1e9 bytes")
+    publish_to: str | None = Field(
+        None, description="Bucket prefix where finished features are also written, as Zarr: s3://bucket/prefix"
+    )
     slides_in_flight: int = Field(
         2,
         ge=1,
@@ -182,7 +190,21 @@ class Execution(Settings):
     stale: Literal["refuse", "remake", "keep"] = Field(
         "refuse", description="Results made from other settings or inputs: refuse, remake or keep them"
     )
+    lease_s: float = Field(
+        300.0,
+        ge=120,
+        le=86_400,
+        description="Seconds of silence after which a worker on another machine counts as dead; it gives a sign of "
+        "life ten times as often",
+    )
     max_failures: int = Field(0, ge=0, description="Failed slides tolerated before the exit code is 1")
+
+    @field_validator("publish_to")
+    @classmethod
+    def _bucket(cls, prefix: str | None) -> str | None:
+        if prefix is not None and (not is_url(prefix) or Url(prefix).is_web):
+            raise ValueError(f"`{prefix}` is no bucket: give a URL such as s3://bucket/prefix")
+        return prefix
 
     @field_validator("shard")
     @classmethod

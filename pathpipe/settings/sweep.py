@@ -48,6 +48,12 @@ class SweepSettings(Settings):
     only_fold: int | None = Field(None, ge=0, description="Choose by this fold alone (default: the mean over all)")
     prune: bool = Field(True, description="Give candidates up that are below the median after a fold")
     seed: int = Field(0, ge=0, description="Seed of the search")
+    side_by_side: int = Field(
+        1,
+        ge=1,
+        le=256,
+        description="Candidates proposed together and tried at once; each learns from those before them",
+    )
     models: dict[str, dict[str, Any]] = Field(
         default_factory=dict, description="Models to choose from, each with a space of its own options (YAML)"
     )

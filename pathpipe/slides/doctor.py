@@ -14,9 +14,11 @@ from pathpipe.errors import PathpipeError, SlideError
 from pathpipe.progress import Notify
 from pathpipe.slides.identity import series_uid, slide_fingerprint
 from pathpipe.slides.open import open_slide
+from pathpipe.slides.remote import RemoteFile
 from pathpipe.slides.resolution import resolve_mpp
 from pathpipe.slides.slide import Box, Level, Mpp, Slide
 from pathpipe.slides.tiff import COPY_AGAIN, is_tiff, refuse_cut_short
+from pathpipe.url import Place, Url, shown
 
 TILE_PX = 256
 _IDENTIFYING = ("label", "macro", "overview")
@@ -135,7 +137,7 @@ def examine(row: SlideRow, how: Examination) -> Diagnosis:
     with slide:
         found = Diagnosis(
             slide_id=row.slide_id,
-            path=str(row.path),
+            path=shown(row.path),
             state="sound",
             reader=slide.reader,
             vendor=slide.vendor,
@@ -161,7 +163,7 @@ def examine(row: SlideRow, how: Examination) -> Diagnosis:
 
 def unreadable(row: SlideRow, reason: str, hint: str | None = None) -> Diagnosis:
     """The diagnosis of a slide that doesn't open."""
-    return Diagnosis(row.slide_id, str(row.path), "unreadable", damage=(Damage(reason, hint),))
+    return Diagnosis(row.slide_id, shown(row.path), "unreadable", damage=(Damage(reason, hint),))
 
 
 def with_duplicates(found: Sequence[Diagnosis]) -> list[Diagnosis]:
@@ -201,12 +203,14 @@ def _places(slide: Slide, level: Level, how: Examination) -> list[tuple[tuple[in
     return [(corner, size) for corner in dict.fromkeys(corners)]
 
 
-def _whole_file(path: Path) -> list[Damage]:
+def _whole_file(path: Place) -> list[Damage]:
     """A TIFF that ends early is damaged even where no tile that was tried is among the lost."""
-    if path.is_dir() or not is_tiff(path):
+    if isinstance(path, Path) and path.is_dir():
         return []
     try:
-        refuse_cut_short(path)
+        file = RemoteFile(path) if isinstance(path, Url) else path
+        if is_tiff(file):
+            refuse_cut_short(file)
     except SlideError as error:
         return [Damage(error.what, error.hint)]
     return []

@@ -7,10 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from pathpipe.dicom import SUFFIX, series_files
+from pathpipe.errors import RemoteMissingError
 from pathpipe.fingerprint import fingerprint, sampled_digest
+from pathpipe.remote import find
 from pathpipe.slides.ngff import METADATA_NAMES, read_ngff_facts
 from pathpipe.slides.presence import refuse_what_is_no_slide
+from pathpipe.slides.remote_files import remote_digests
 from pathpipe.slides.slide import Slide
+from pathpipe.url import Url
 
 _CHUNKS_A_LEVEL = 16
 
@@ -27,19 +31,40 @@ def slide_files(path: Path) -> list[Path]:
     return [path]
 
 
-def slide_fingerprint(path: Path) -> str:
-    """Fingerprint of a slide's content: sizes and sampled blocks, in milliseconds.
+def slide_fingerprint(path: Path | Url) -> str:
+    """Fingerprint of a slide's content: sizes and sampled blocks, in milliseconds; the same wherever it lies.
 
     Raises:
         OSError: A file can't be read.
-        SlideError: There is no slide: nothing, an empty file, a folder that is no OME-Zarr image.
+        SlideError: There is no slide: nothing, an empty file, a folder that is no OME-Zarr image. Or a RemoteError: it
+            can't be reached.
     """
+    if isinstance(path, Url):
+        return _fingerprint_of(path, remote_digests(path))
     refuse_what_is_no_slide(path)
     if path.is_dir():
         return _folder_fingerprint(path)
-    digests = [sampled_digest(file) for file in slide_files(path)]
+    return _fingerprint_of(path, [sampled_digest(file) for file in slide_files(path)])
+
+
+def _fingerprint_of(path: Path | Url, digests: list[str]) -> str:
     # whichever file of a series is named, it is the same slide
     return fingerprint(sorted(digests) if path.suffix.lower() == SUFFIX else digests)
+
+
+def is_there(path: Path | Url) -> bool:
+    """Whether the slide's own file is where it is said to be.
+
+    Raises:
+        RemoteError: Its store can't be asked.
+    """
+    if isinstance(path, Path):
+        return path.exists()
+    try:
+        find(path)
+    except RemoteMissingError:
+        return False
+    return True
 
 
 def series_uid(slide: Slide) -> str | None:

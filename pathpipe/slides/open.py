@@ -10,8 +10,10 @@ from pathpipe.errors import MissingError, SlideError
 from pathpipe.registry import Registry
 from pathpipe.slides.native.index import NotDirect
 from pathpipe.slides.presence import COVER_SUFFIX, refuse_what_is_no_slide
+from pathpipe.slides.remote import Blocks, RemoteFile, SlideFile
 from pathpipe.slides.slide import Slide
 from pathpipe.slides.tiff import TiffFacts, is_tiff, read_tiff_facts
+from pathpipe.url import Url, place
 
 READERS = Registry(
     "reader",
@@ -34,6 +36,15 @@ READERS_ARE_FOR = {
 }
 _PICTURES = (b"\x89PNG", b"\xff\xd8\xff")
 _PLAIN_TIFF = "generic-tiff"
+_OF_PARTS = ("direct", "tiffslide", "image")  # readers that take parts of a file, wherever it is
+TO_DISK = "pass `--stage-dir FOLDER` on a local disk: each slide is copied there while it is read"
+
+
+class NeedsDiskError(SlideError):
+    """A slide behind a URL whose reader needs a file."""
+
+    def __init__(self, what: str, where: str | None = None, hint: str | None = TO_DISK) -> None:
+        super().__init__(what, where, hint)
 
 
 def refuse_unknown_reader(name: str) -> None:
@@ -47,20 +58,26 @@ def refuse_unknown_reader(name: str) -> None:
         _ = READERS[name]
 
 
-def open_slide(path: Path | str, reader: str = "auto") -> Slide:
+def open_slide(path: Path | Url | str, reader: str = "auto", blocks: Blocks = Blocks()) -> Slide:
     """Open a slide.
 
     Args:
-        path: The slide: a file (for MRXS the .mrxs, for DICOM any of the series) or an OME-Zarr folder.
+        path: The slide: a file (for MRXS the .mrxs, for DICOM any of the series) or an OME-Zarr folder; or the URL of
+            a file, which is read in place.
         reader: A reader's name, or `auto`: `direct` for the TIFFs it knows; else OpenSlide; tiffslide for TIFFs
             OpenSlide refuses or sees fewer levels of; wsidicom for DICOM it refuses; flat pictures by their first
-            bytes; readers of other packages last.
+            bytes; readers of other packages last. By URL the same slide has the same reader, or is refused.
+        blocks: How a slide is read by its URL.
 
     Raises:
+        NeedsDiskError: It is behind a URL, and its reader reads files only.
+        RemoteError: It is behind a URL and can't be reached or read.
         SlideError: It can't be opened; says what it is instead, or why each reader refused.
         SettingsError: There is no such reader.
     """
-    path = Path(path)
+    path = place(path)
+    if isinstance(path, Url):
+        return _open_remote(path, reader, blocks)
     refuse_what_is_no_slide(path)
     folder = path.is_dir()
     if reader == "auto" and folder:
@@ -77,6 +94,36 @@ def open_slide(path: Path | str, reader: str = "auto") -> Slide:
         return _open_tiff(path)
     dicom = ["wsidicom"] if is_dicom(path) else []
     return _first_that_opens(path, ["openslide", *dicom, *_plugins()])
+
+
+def _open_remote(url: Url, reader: str, blocks: Blocks) -> Slide:
+    file = RemoteFile(url, blocks)
+    refuse_unknown_reader(reader)
+    if reader not in ("auto", *_OF_PARTS):
+        raise NeedsDiskError(f"reader `{reader}` reads files on a disk only", url.shown)
+    try:
+        slide: Slide = READERS[_reader_of(file) if reader == "auto" else reader](file)
+    except NotDirect as other:
+        # another reader than on a disk would give other pixels under the same fingerprint
+        raise NeedsDiskError(
+            f"is opened by OpenSlide, which reads files on a disk only ({other.what})",
+            url.shown,
+            f"{TO_DISK}; or read it where it is with `--reader tiffslide`, whose pixels may differ a little",
+        ) from None
+    except SlideError:
+        file.refuse_broken()
+        raise
+    file.refuse_broken()
+    return slide
+
+
+def _reader_of(file: RemoteFile) -> str:
+    if file.suffix.lower() != COVER_SUFFIX:
+        if _starts_with(file, _PICTURES):
+            return "image"
+        if is_tiff(file):
+            return "direct"
+    raise NeedsDiskError("its reader reads files on a disk only", str(file))
 
 
 def _open_tiff(path: Path) -> Slide:
@@ -136,6 +183,6 @@ def _plugins() -> list[str]:
     return [name for name in READERS.names() if name not in READERS.builtin]
 
 
-def _starts_with(path: Path, magics: tuple[bytes, ...]) -> bool:
-    with open(path, "rb") as file:
+def _starts_with(path: SlideFile, magics: tuple[bytes, ...]) -> bool:
+    with path.open("rb") as file:
         return file.read(4).startswith(magics)

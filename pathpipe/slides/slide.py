@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -56,6 +55,15 @@ class Box:
     h: int
 
 
+class Named(Protocol):
+    """What every place of a slide has: a path, or an object behind a URL."""
+
+    @property
+    def name(self) -> str:
+        """Its last part."""
+        ...
+
+
 class Slide(Protocol):
     """An open slide.
 
@@ -71,7 +79,6 @@ class Slide(Protocol):
             show a name or number of the patient.
     """
 
-    path: Path
     reader: str
     vendor: str
     size0: tuple[int, int]
@@ -81,6 +88,11 @@ class Slide(Protocol):
     bounds: Box | None
     properties: Mapping[str, str]
     associated: tuple[str, ...]
+
+    @property
+    def path(self) -> Named:
+        """The file, by a name that errors quote."""
+        ...
 
     def read(self, xy0: tuple[int, int], level: int, size_px: tuple[int, int]) -> Pixels:
         """Read a region.

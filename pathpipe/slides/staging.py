@@ -10,11 +10,15 @@ import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 from pathpipe.errors import SettingsError
-from pathpipe.publish import process_alive
+from pathpipe.process import process_alive
 from pathpipe.slides.identity import slide_files
+from pathpipe.slides.remote_files import download, remote_files
+from pathpipe.url import Place, Url
 
+P = TypeVar("P", bound=Place)
 _POLL_S = 0.2
 _CLAIM = "pathpipe-stage-"
 _WHOLE = frozenset(
@@ -23,8 +27,8 @@ _WHOLE = frozenset(
 
 
 @contextmanager
-def staged(path: Path, folder: Path | None, quota_bytes: int) -> Iterator[Path]:
-    """A local copy of a slide for as long as the block lasts.
+def staged(path: P, folder: Path | None, quota_bytes: int) -> Iterator[P | Path]:
+    """A local copy of a slide, which may lie behind a URL, for as long as the block lasts.
 
     All processes of the machine that name the same folder share the quota: a claim of the copy's size is made first,
     and waited for while others hold the room. What a killed process left is swept.
@@ -37,9 +41,14 @@ def staged(path: Path, folder: Path | None, quota_bytes: int) -> Iterator[Path]:
     Raises:
         SettingsError: The folder can't be made or written.
         OSError: The slide can't be copied.
+        RemoteError: It can't be downloaded, or not whole.
     """
     if folder is None:
         yield path
+        return
+    if isinstance(path, Url):
+        with _downloaded(path, folder, quota_bytes) as copy:
+            yield copy or path
         return
     files = _files(path)
     size = sum(file.stat().st_size for file in files)
@@ -53,6 +62,20 @@ def staged(path: Path, folder: Path | None, quota_bytes: int) -> Iterator[Path]:
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(file, copy)
         yield place / path.name
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def _downloaded(url: Url, folder: Path, quota_bytes: int) -> Iterator[Path | None]:
+    files = remote_files(url) if url.suffix.lower() in _WHOLE else []
+    size = sum(file.size for file in files)
+    if not files or size > quota_bytes:
+        yield None
+        return
+    place = _claim(folder, size, quota_bytes)
+    try:
+        yield download(files, place)
     finally:
         shutil.rmtree(place, ignore_errors=True)
 

@@ -12,6 +12,7 @@ import numpy as np
 import tifffile
 
 from pathpipe.errors import SlideError
+from pathpipe.slides.remote import SlideFile
 
 # tifffile also logs what it raises; without a handler of somebody's, Python would print that to stderr.
 logging.getLogger("tifffile").addHandler(logging.NullHandler())
@@ -54,20 +55,27 @@ class TiffFacts:
     absent: int
 
 
-def is_tiff(path: Path) -> bool:
+def is_tiff(path: SlideFile) -> bool:
     """Whether the file begins as a TIFF or BigTIFF file does."""
-    with open(path, "rb") as file:
+    with path.open("rb") as file:
         return file.read(4) in _MAGIC
 
 
-def read_tiff_facts(path: Path) -> TiffFacts:
+def open_tiff(path: SlideFile) -> tifffile.TiffFile:
+    """The file, as tifffile parses it."""
+    if isinstance(path, Path):
+        return tifffile.TiffFile(path)
+    return tifffile.TiffFile(path.open("rb"), name=path.name)
+
+
+def read_tiff_facts(path: SlideFile) -> TiffFacts:
     """The facts of an RGB TIFF.
 
     Raises:
         SlideError: It can't be parsed, its first series isn't 8-bit RGB, or the file ends before its pixels do.
     """
     try:
-        with tifffile.TiffFile(path) as file:
+        with open_tiff(path) as file:
             return tiff_facts(file, path)
     except DAMAGE as error:
         raise SlideError(
@@ -75,11 +83,11 @@ def read_tiff_facts(path: Path) -> TiffFacts:
         ) from None
 
 
-def tiff_facts(file: tifffile.TiffFile, path: Path) -> TiffFacts:
+def tiff_facts(file: tifffile.TiffFile, path: SlideFile) -> TiffFacts:
     """`read_tiff_facts` of a file that is open; errors of the TIFF directory come as tifffile raises them."""
     series = file.series[0]
     _refuse_other_than_rgb(series, path)
-    _refuse_cut_short(series, path)
+    _refuse_cut_short(series, file.filehandle.size, path.name)
     _refuse_lost_images(file, path)
     return TiffFacts(
         level_sizes=tuple((level.shape[1], level.shape[0]) for level in series.levels),
@@ -90,15 +98,15 @@ def tiff_facts(file: tifffile.TiffFile, path: Path) -> TiffFacts:
     )
 
 
-def refuse_cut_short(path: Path) -> None:
+def refuse_cut_short(path: SlideFile) -> None:
     """Refuse a TIFF that ends before its pixels do; one that tifffile can't parse is left to its reader.
 
     Raises:
         SlideError: Names how many tiles are missing and the place of the first.
     """
     try:
-        with tifffile.TiffFile(path) as file:
-            _refuse_cut_short(file.series[0], path)
+        with open_tiff(path) as file:
+            _refuse_cut_short(file.series[0], file.filehandle.size, path.name)
             _refuse_lost_images(file, path)
     except DAMAGE:
         return
@@ -122,7 +130,7 @@ def ome_mpp(xml: str | None) -> tuple[float, float] | None:
     return (x, y) if x > 0 and y > 0 else None
 
 
-def _refuse_other_than_rgb(series: tifffile.TiffPageSeries, path: Path) -> None:
+def _refuse_other_than_rgb(series: tifffile.TiffPageSeries, path: SlideFile) -> None:
     axes, shape, dtype = series.axes, series.shape, np.dtype(series.dtype)
     if axes != "YXS" or shape[-1] not in (3, 4) or dtype != np.uint8:
         raise SlideError(
@@ -146,9 +154,8 @@ def _describe(axes: str, shape: tuple[int, ...], dtype: np.dtype) -> str:
     return f"{bits}, {sizes or 'axes ' + axes}"
 
 
-def _refuse_cut_short(series: tifffile.TiffPageSeries, path: Path) -> None:
+def _refuse_cut_short(series: tifffile.TiffPageSeries, size: int, name: str) -> None:
     """A tile that reaches past the end of the file: some decoders fill what is missing and say nothing."""
-    size = path.stat().st_size
     width0 = series.levels[0].shape[1]
     for index, level in enumerate(series.levels):
         page, facts = level[0], level.keyframe
@@ -166,12 +173,12 @@ def _refuse_cut_short(series: tifffile.TiffPageSeries, path: Path) -> None:
         raise SlideError(
             f"damaged: the file ends early: {lost.size} of {ends.size} {kind} of level {index} are missing, "
             f"the first at {first}",
-            where=path.name,
+            where=name,
             hint=COPY_AGAIN,
         )
 
 
-def _refuse_lost_images(file: tifffile.TiffFile, path: Path) -> None:
+def _refuse_lost_images(file: tifffile.TiffFile, path: SlideFile) -> None:
     """A directory past the end of the file: tifffile stops there, and the slide would have fewer levels.
 
     Reference: TIFF 6.0, section 2: each directory ends with the offset of the next.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathpipe.publish import look_anew
 from pathpipe.registry import Registry
 from pathpipe.run import Run, safe_name
 from pathpipe.settings import RunSettings
@@ -63,7 +64,9 @@ def units(run: Run, stage: str, settings: RunSettings) -> list[str]:
     slides = [slide.slide_id for slide in run.cohort.slides]
     if stage in SLIDE_STAGES:
         return slides
-    if stage in FROM_FEATURES:  # a slide without features has been reported where it failed
+    if stage in FROM_FEATURES:
+        look_anew(run.features_of(settings.extract.encoder))
+        # a slide without features has been reported where it failed
         return [slide_id for slide_id in slides if run.features(settings.extract.encoder, slide_id).exists()]
     if stage == "train":
         from pathpipe.stages.split import read_splits  # what a split is made of must not slow `pathpipe tile` down

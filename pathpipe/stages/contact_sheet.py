@@ -42,7 +42,7 @@ def make(job: Job) -> Made:
         if number == 1:
             picture.save(job.target, "JPEG", quality=85, comment=comment)
             continue
-        with publish(run.contact_sheet(number)) as partial:
+        with publish(run.contact_sheet(number), job.claim) as partial:
             picture.save(partial, "JPEG", quality=85, comment=comment)
     number = len(sheets) + 1
     while run.contact_sheet(number).exists():  # left by a larger cohort

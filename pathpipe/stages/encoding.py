@@ -14,8 +14,7 @@ from pathpipe.encoders.stain import StainedEncoder, stain_target
 from pathpipe.progress import Progress
 from pathpipe.provenance import Provenance
 from pathpipe.settings import RunSettings
-from pathpipe.slides.open import open_slide
-from pathpipe.slides.staging import staged
+from pathpipe.stages.opening import opened
 from pathpipe.stages.stage import Job
 from pathpipe.store.features import write_features
 from pathpipe.store.rows import RowFile, RowLayout, refuse_non_finite
@@ -26,13 +25,18 @@ from pathpipe.tiles.table import TileTable
 
 @dataclass(frozen=True)
 class Part:
-    """One encoder's share of the pass: where its rows go while they are few, and what is known of them."""
+    """One encoder's share of the pass: where its rows go while they are few, and what is known of them.
+
+    Attributes:
+        before: Tiles that earlier attempts have encoded.
+    """
 
     settings: RunSettings
     provenance: Provenance
     half_made: Path
     encoder: Encoder
     rows: RowFile
+    before: int
 
     @classmethod
     @contextmanager
@@ -43,18 +47,20 @@ class Part:
             encoder = StainedEncoder(encoder, target)
         half_made = job.run.rows(settings.extract.encoder, job.key)
         layout = RowLayout(encoder.identity.dim, settings.extract.dtype, provenance.fingerprint)
-        with closing(RowFile.resume(half_made, layout)) as rows:
-            yield cls(settings, provenance, half_made, encoder, rows)
+        with closing(RowFile.resume(half_made, layout, job.claim)) as rows:
+            yield cls(settings, provenance, half_made, encoder, rows, rows.rows)
 
     def write(self, path: Path, table: TileTable) -> None:
         """The whole file; the half-made one has served."""
         write_features(path, self.rows, table, self.encoder.identity.to_dict(), self.provenance)
-        self.half_made.unlink(missing_ok=True)
+        self.rows.discard(self.half_made)
 
     @property
     def counts(self) -> dict[str, float]:
         """Numbers for people."""
-        return {"tiles left as stained": self.encoder.unchanged} if isinstance(self.encoder, StainedEncoder) else {}
+        before = {"tiles of earlier attempts": self.before} if self.before else {}
+        stained = {"tiles left as stained": self.encoder.unchanged} if isinstance(self.encoder, StainedEncoder) else {}
+        return {**before, **stained}
 
 
 def encode(job: Job, grid: TileGrid, parts: list[Part], clock: Clock) -> None:
@@ -64,12 +70,7 @@ def encode(job: Job, grid: TileGrid, parts: list[Part], clock: Clock) -> None:
         return
     execution = job.settings.execution
     batch_size = execution.tiles_per_batch or min(part.encoder.probe_batch(grid.plan.tile_px) for part in parts)
-    row = job.run.cohort[job.key]
-    folder = Path(execution.stage_dir) if execution.stage_dir else None
-    with (
-        staged(row.path, folder, int(execution.stage_gb * 1e9)) as path,
-        open_slide(path, job.settings.slide.reader) as slide,
-    ):
+    with opened(job.run.cohort[job.key], job.settings, tile_by_tile=True) as slide:
         for batch in stream_tiles(
             slide, grid.plan, grid.xy0, batch_size, threads=execution.read_threads, start=start, clock=clock
         ):

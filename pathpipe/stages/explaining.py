@@ -14,6 +14,7 @@ from pathpipe.evaluation.predictions import Predictions
 from pathpipe.explain.probing import Member
 from pathpipe.mil.bag import Bag
 from pathpipe.mil.covariates import Covariate
+from pathpipe.publish import look_anew
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
 from pathpipe.stages.chain import encoders_of, fold_key, train_name
@@ -43,6 +44,8 @@ def slides_with(run: Run, key: str, settings: RunSettings) -> dict[str, tuple[Pa
     row = run.cohort[key]
     others: list[SlideRow] = [slide for slide in run.cohort.slides if slide.patient_id == row.patient_id]
     names = encoders_of(settings)
+    for name in names:
+        look_anew(run.features_of(name))
     sets = {slide.slide_id: tuple(run.features(name, slide.slide_id) for name in names) for slide in others}
     return {slide_id: paths for slide_id, paths in sets.items() if all(path.exists() for path in paths)}
 

@@ -13,14 +13,16 @@ from pathpipe.encoders.load import encoder_identity, load_for, pick_devices
 from pathpipe.encoders.stain import stain_target, stained
 from pathpipe.errors import MissingError, StoreError
 from pathpipe.provenance import Provenance, read_provenance
-from pathpipe.publish import publish
-from pathpipe.run import Run
+from pathpipe.publish import look_anew, publish
+from pathpipe.run import Run, safe_name
 from pathpipe.settings import RunSettings
 from pathpipe.stages.chain import for_encoder, further_encoders
 from pathpipe.stages.encoding import Part, encode
 from pathpipe.stages.stage import READERS, Job, Made, Stage, sections
-from pathpipe.store.features import read_header
+from pathpipe.store.bucket import publish_features, refuse_closed
+from pathpipe.store.features import ZARR_SUFFIX, read_header
 from pathpipe.tiles.table import read_tiles
+from pathpipe.url import Url
 
 
 def what(settings: RunSettings) -> dict[str, Any]:
@@ -59,7 +61,7 @@ def make(job: Job) -> Made:
         with clock.spend("write"):
             part.write(job.target, table)
             for other in others:
-                with publish(job.run.features(other.settings.extract.encoder, job.key)) as target:
+                with publish(job.run.features(other.settings.extract.encoder, job.key), job.claim) as target:
                     other.write(target, table)
     made = _made(len(table.grid.xy0), table.grid.empty_reason)
     return replace(made, counts={**made.counts, **part.counts}, spent=clock.seconds)
@@ -70,6 +72,7 @@ def _along(job: Job) -> list[tuple[RunSettings, Provenance]]:
     found = []
     for name in further_encoders(job.settings):
         settings = for_encoder(job.settings, name)
+        look_anew(job.run.features_of(name))
         if not job.run.features(name, job.key).exists():
             found.append((settings, STAGE.provenance(job.run, job.key, settings)))
     return found
@@ -85,15 +88,25 @@ def preflight(run: Run, settings: RunSettings) -> None:
     """Weights and device are there before the first slide is opened, if any slide is still to be encoded."""
     extract = settings.extract
     encoder_record(extract.encoder, extract.weights)
+    if settings.execution.publish_to is not None:
+        refuse_closed(Url(settings.execution.publish_to))
     if all(run.features(extract.encoder, slide.slide_id).exists() for slide in run.cohort.slides):
         return
     stain_target(extract)
-    if settings.execution.gpus is None:
+    if settings.execution.gpus is None and settings.execution.on == "local":
         load_for(settings)
         return
-    # the processes that encode load it: this one would only take room on a GPU
-    pick_devices(settings.execution.gpus)
+    # the processes that encode load it: this one would only take room on a GPU, or has none
+    if settings.execution.gpus is not None:
+        pick_devices(settings.execution.gpus)
     encoder_identity(extract.encoder, extract.weights, settings.execution.offline)
+
+
+def gate(path: Path, settings: RunSettings) -> None:
+    """Where a bucket is named, the chain goes on once the features are there too, whole."""
+    if settings.execution.publish_to is not None:
+        folder = Url(settings.execution.publish_to) / safe_name(settings.extract.encoder)
+        publish_features(path, folder / f"{path.stem}{ZARR_SUFFIX}")
 
 
 def _made(rows: int, empty_reason: str | None) -> Made:
@@ -110,4 +123,5 @@ STAGE = Stage(
     make=make,
     check=check,
     preflight=preflight,
+    gate=gate,
 )

@@ -24,7 +24,7 @@ def conditions(job: Job) -> Iterator[Conditions]:
     logs = open_logs(execution.log, _story(job, name)) if group.leads else ()
     if group.leads:
         group.tell((str(job.run.folder), job.settings.model_dump(mode="json"), job.key))
-    state = StateFile(job.run.state(name, job.key), job.provenance.fingerprint, execution.save_every_s)
+    state = StateFile(job.run.state(name, job.key), job.provenance.fingerprint, execution.save_every_s, job.claim)
     finished = False
     try:
         with in_step():

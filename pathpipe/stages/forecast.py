@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -116,7 +115,7 @@ def choose(plans: Sequence[SlidePlan], count: int = PROBED_SLIDES) -> list[Slide
 def _read(plan: SlidePlan, settings: RunSettings) -> tuple[float, Pixels]:
     assert plan.read is not None
     xy0 = np.asarray(plan.sample, np.int64)
-    with open_slide(Path(plan.path), settings.slide.reader) as slide:
+    with open_slide(plan.path, settings.slide.reader) as slide:
         started = time.perf_counter()
         stream = stream_tiles(slide, plan.read, xy0, len(xy0), threads=settings.execution.read_threads)
         pixels = np.concatenate([batch.pixels for batch in stream])

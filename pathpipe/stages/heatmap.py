@@ -24,11 +24,11 @@ from pathpipe.publish import publish_json
 from pathpipe.registry import suggest
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
-from pathpipe.slides.open import open_slide
 from pathpipe.slides.slide import Mpp, Slide
 from pathpipe.stages.chain import train_name
 from pathpipe.stages.checking import check_aim, predicted_text
 from pathpipe.stages.explaining import load_members, models_of, refuse_other_predictions, slides_with
+from pathpipe.stages.opening import opened
 from pathpipe.stages.patients import labels_of, task_of
 from pathpipe.stages.stage import READERS, Job, Made, Stage, sections
 from pathpipe.store.features import Features, read_features
@@ -90,7 +90,7 @@ def make(job: Job) -> Made:
     parts = [cut_slide(one, members[0].bag, job.key) for one in explanation.scores]
     row = job.run.cohort[job.key]
     truth = Truth() if row.truth is None or not row.truth.exists() else read_truth(row.truth, settings.truth_class)
-    with open_slide(row.path, job.settings.slide.reader) as slide:
+    with opened(row, job.settings) as slide:
         canvas = _canvas(slide, features, truth, settings.width_px / 2)
         work = _Work(job, features, members, explanation, canvas, _title(job, explanation))
         explained = [_explained(work, slide, one, suffix) for one, suffix in zip(parts, _suffixes(parts), strict=True)]

@@ -11,6 +11,7 @@ from pathpipe.cohort import Cohort
 from pathpipe.errors import CohortError, SettingsError
 from pathpipe.mil.bag import Bag
 from pathpipe.mil.covariates import Covariate, encode_covariates
+from pathpipe.publish import look_anew
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings, TrainSettings
 from pathpipe.settings.target import parse_target
@@ -63,6 +64,8 @@ def feature_sets(run: Run, settings: RunSettings) -> dict[str, tuple[Path, ...]]
 
 def _feature_sets(run: Run, encoders: list[str]) -> dict[str, tuple[Path, ...]]:
     slides = [slide.slide_id for slide in run.cohort.slides]
+    for name in encoders:
+        look_anew(run.features_of(name))
     sets = {slide_id: tuple(run.features(name, slide_id) for name in encoders) for slide_id in slides}
     found = {slide_id: paths for slide_id, paths in sets.items() if all(path.exists() for path in paths)}
     if not found:

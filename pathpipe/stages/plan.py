@@ -13,9 +13,9 @@ from pathpipe.cohort import SlideRow
 from pathpipe.errors import PathpipeError, SlideError
 from pathpipe.settings import RunSettings
 from pathpipe.slides.identity import series_uid, slide_fingerprint
-from pathpipe.slides.open import open_slide
 from pathpipe.slides.resolution import resolve_mpp
 from pathpipe.slides.slide import Mpp, Slide
+from pathpipe.stages.opening import opened
 from pathpipe.stages.tile import lay_grid, refuse_tile_settings
 from pathpipe.stages.tissue import refuse_tissue_settings
 from pathpipe.tiles.grid import TileGrid
@@ -115,7 +115,7 @@ def _find_out(row: SlideRow, settings: RunSettings, known: dict[str, Any]) -> Co
     """Fill `known` step by step; the conflict is of the kind that its step can meet."""
     kind = "unreadable"
     try:
-        with open_slide(row.path, settings.slide.reader) as slide:
+        with opened(row, settings) as slide:
             known["fingerprint"] = slide_fingerprint(row.path)
             known["series"] = series_uid(slide)
             known["reader"], known["vendor"] = slide.reader, slide.vendor
@@ -130,7 +130,7 @@ def _find_out(row: SlideRow, settings: RunSettings, known: dict[str, Any]) -> Co
             kind = "given"
             known.update(_count(row.slide_id, slide, mpp, mask, settings))
     except PathpipeError as error:
-        here = error.where in (row.path.name, str(row.path))
+        here = error.where in (row.path.name, str(row.path), getattr(row.path, "shown", None))
         kind = kind if isinstance(error, SlideError) else "given"
         return Conflict(row.slide_id, kind, error.what if here else error.reason, error.hint)
     return None

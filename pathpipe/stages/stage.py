@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 from pathpipe.progress import Notify, silent
 from pathpipe.provenance import Provenance
+from pathpipe.publish import Claim
 from pathpipe.run import Run
 from pathpipe.settings import PLACES, RunSettings
 from pathpipe.tissue.method import without_files
@@ -42,6 +44,7 @@ class Job:
     Attributes:
         target: Where to write: a hidden path that is renamed to the artefact when `make` returns.
         provenance: To be stored inside the artefact.
+        claim: For whatever else `make` publishes: a worker that has lost the unit must not.
     """
 
     run: Run
@@ -50,6 +53,7 @@ class Job:
     target: Path
     provenance: Provenance
     notify: Notify = silent
+    claim: Claim | None = None
 
 
 @dataclass(frozen=True)
@@ -66,7 +70,8 @@ class Stage:
         make: Write `job.target`.
         check: Validate an artefact's content; raises StoreError.
         preflight: Raise now what would fail every unit, e.g. missing weights.
-        gate: Raise when a valid artefact forbids to go on, e.g. an audit that found a leak; the artefact stays.
+        gate: What a valid artefact has to pass before the chain goes on: raises e.g. when an audit found a leak, or
+            when features can't be copied to a bucket; the artefact stays.
         view: Its artefact only shows what lies elsewhere in the run: a stale one is made anew without asking.
         always: It is made whatever failed before it, and shows that.
     """
@@ -113,6 +118,7 @@ def versions(*distributions: str) -> dict[str, str]:
     return {name: _version(name) for name in distributions}
 
 
+@cache  # asked of every unit, and read from a file each time
 def _version(distribution: str) -> str:
     try:
         return version(distribution)

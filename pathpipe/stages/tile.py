@@ -12,9 +12,9 @@ from pathpipe.provenance import Provenance, read_provenance
 from pathpipe.publish import publish
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings, TileSettings
-from pathpipe.slides.open import open_slide
 from pathpipe.slides.resolution import resolve_mpp
 from pathpipe.slides.slide import Mpp, Slide
+from pathpipe.stages.opening import opened
 from pathpipe.stages.stage import Job, Made, Stage, sections
 from pathpipe.tiles.attributes import SlideFacts
 from pathpipe.tiles.foreign import coords_fingerprint, find_coords, lay_foreign, refuse_useless_coords
@@ -63,7 +63,7 @@ def make(job: Job) -> Made:
     """Lay the grid and draw it."""
     row = job.run.cohort[job.key]
     mask = read_tissue(job.run.tissue(job.key))
-    with open_slide(row.path, job.settings.slide.reader) as slide:
+    with opened(row, job.settings) as slide:
         mpp = resolve_mpp(slide, row.mpp, job.settings.slide.mpp_policy)
         rois = read_rois(job.key, job.settings.tile, origin0(slide, job.settings.tissue))
         grid, warning = lay_grid(job.key, slide, mpp, mask, rois, job.settings.tile)
@@ -93,7 +93,7 @@ def check(path: Path) -> Made:
 
 def _draw(job: Job, slide: Slide, mask: TissueMask, grid: TileGrid, rois: Rois | None) -> None:
     picture = draw_overlay(slide, mask, grid.xy0, grid.plan.side0, OVERLAY_PX, rois)
-    with publish(job.run.overlay(job.key)) as partial:
+    with publish(job.run.overlay(job.key), job.claim) as partial:
         partial.write_bytes(picture)
 
 

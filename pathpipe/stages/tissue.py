@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from pathpipe.errors import MissingError
+from pathpipe.errors import MissingError, SlideError
 from pathpipe.provenance import Provenance, read_provenance
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
-from pathpipe.slides.identity import slide_fingerprint
-from pathpipe.slides.open import open_slide, refuse_unknown_reader
+from pathpipe.slides.identity import is_there, slide_fingerprint
+from pathpipe.slides.open import refuse_unknown_reader
 from pathpipe.slides.resolution import resolve_mpp
+from pathpipe.stages.opening import opened
 from pathpipe.stages.stage import READERS, Job, Made, Stage, sections
 from pathpipe.tissue.given import find_tissue, given_digest, origin0, refuse_foreign, refuse_useless_folder
 from pathpipe.tissue.mask import TissueMask
@@ -23,8 +24,12 @@ def inputs(run: Run, key: str, settings: RunSettings) -> dict[str, str]:
     """The slide's own fingerprint; the recorded one when the slide has been archived away since."""
     slide = run.cohort[key]
     made = read_provenance(run.tissue(key))
-    archived = made is not None and not slide.path.exists()
-    digest = made.inputs["slide"] if made is not None and archived else slide_fingerprint(slide.path)
+    try:
+        digest = slide_fingerprint(slide.path)
+    except SlideError:
+        if made is None or is_there(slide.path):
+            raise
+        digest = made.inputs["slide"]
     known = {"slide": digest, "mpp": "" if slide.mpp is None else repr(slide.mpp)}
     method = _method_fingerprint(settings, made)
     known = {**known, "method": method} if method else known
@@ -46,7 +51,7 @@ def make(job: Job) -> Made:
     """Segment one slide, or take the outlines given for it."""
     refuse_foreign(job.run.tissue(job.key))
     row = job.run.cohort[job.key]
-    with open_slide(row.path, job.settings.slide.reader) as slide:
+    with opened(row, job.settings) as slide:
         mpp = resolve_mpp(slide, row.mpp, job.settings.slide.mpp_policy)
         mask = find_tissue(job.key, slide, mpp, job.settings.tissue)
         write_tissue(job.target, mask, job.provenance, origin0(slide, job.settings.tissue))

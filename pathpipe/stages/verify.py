@@ -19,10 +19,12 @@ from pathpipe.settings import TileSettings
 from pathpipe.slides.open import open_slide
 from pathpipe.slides.resolution import resolve_mpp
 from pathpipe.slides.slide import Mpp, Slide
+from pathpipe.store.bucket import fetched
 from pathpipe.store.layouts.detect import read_any
 from pathpipe.store.layouts.record import SlideFeatures
 from pathpipe.tiles.plan import ReadPlan, plan_given
 from pathpipe.tiles.stream import stream_tiles
+from pathpipe.url import Place, shown
 
 SAME_DRIFT = 0.01  # rounding, another decoder: what is left of a tile that was read and encoded alike
 _BATCH = 32
@@ -63,7 +65,7 @@ class Verdict:
         note: What to know or do about it.
     """
 
-    path: Path
+    path: Place
     slide_id: str
     layout: str = ""
     encoder: str = ""
@@ -76,7 +78,7 @@ class Verdict:
     note: str = ""
 
 
-def verify_files(files: Sequence[Path], slides: Cohort, wanted: VerifyRequest) -> Iterator[Verdict]:
+def verify_files(files: Sequence[Place], slides: Cohort, wanted: VerifyRequest) -> Iterator[Verdict]:
     """Verify file by file; one that can't be read costs the others nothing.
 
     Args:
@@ -84,7 +86,8 @@ def verify_files(files: Sequence[Path], slides: Cohort, wanted: VerifyRequest) -
     """
     for path in files:
         try:
-            records = read_any(path, wanted.coords)
+            with fetched(path) as at_hand:
+                records = read_any(at_hand, wanted.coords)
         except PathpipeError as error:
             yield _failed(Verdict(path, path.stem), error)
             continue
@@ -100,17 +103,17 @@ def _failed(verdict: Verdict, error: PathpipeError) -> Verdict:
     return replace(verdict, note=error.what + (f" ({error.hint})" if error.hint else ""))
 
 
-def _verify(path: Path, record: SlideFeatures, slides: Cohort, wanted: VerifyRequest) -> Verdict:
+def _verify(path: Place, record: SlideFeatures, slides: Cohort, wanted: VerifyRequest) -> Verdict:
     name = wanted.encoder or record.encoder
     if name is None:
-        raise StoreError("doesn't say which encoder made it", str(path), "give its name with `--encoder`")
+        raise StoreError("doesn't say which encoder made it", shown(path), "give its name with `--encoder`")
     about = (path, record.slide_id, record.layout, name)
     if not len(record.features):
         return Verdict(*about, state="empty", note="no rows")
     encoder = load_encoder(name, wanted.weights, wanted.device)
     dim = record.features.shape[1]
     if encoder.identity.dim != dim:
-        raise StoreError(f"holds features of width {dim}, `{name}` gives {encoder.identity.dim}", where=str(path))
+        raise StoreError(f"holds features of width {dim}, `{name}` gives {encoder.identity.dim}", where=shown(path))
     rows = choose_rows(len(record.features), wanted.sample, wanted.seed, record.slide_id)
     again = _encode(record, slides[record.slide_id], rows, encoder)
     own, others, right = compare(record.features[rows], again)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -14,13 +15,15 @@ import pathpipe
 from pathpipe.errors import PathpipeError, SettingsError, StoreError
 from pathpipe.provenance import Provenance
 from pathpipe.run import safe_name
-from pathpipe.store.features import DTYPES, UNKNOWN_SIZE, Features
+from pathpipe.store.bucket import fetched, made_by, upload
+from pathpipe.store.features import DTYPES, UNKNOWN_SIZE, ZARR_SUFFIX, Features
 from pathpipe.store.identity import unknown_identity
 from pathpipe.store.layouts import anndata, clam, native, stamp, trident
 from pathpipe.store.layouts.detect import read_any
 from pathpipe.store.layouts.record import Places, SlideFeatures
 from pathpipe.tiles.attributes import SlideFacts
 from pathpipe.tiles.plan import ReadPlan
+from pathpipe.url import Place, Url, shown
 
 WRITERS: dict[str, ModuleType] = {
     "native": native,
@@ -54,7 +57,7 @@ class Conversion:
 
     Attributes:
         layout: One of `WRITERS`.
-        out: Folder the layout's tree goes to.
+        out: Folder, or prefix of a bucket, the layout's tree goes to.
         coords: File or folder of coordinates for features that lack places or the size of a tile.
         origin: slide_id -> what is known of the slide, or None.
         encoder: Name for features that don't say theirs.
@@ -62,7 +65,7 @@ class Conversion:
     """
 
     layout: str
-    out: Path
+    out: Place
     coords: Path | None = None
     origin: Callable[[str], SlideOrigin | None] = lambda _: None
     encoder: str | None = None
@@ -71,17 +74,23 @@ class Conversion:
 
 @dataclass(frozen=True)
 class Converted:
-    """One bag that was converted, or why it wasn't."""
+    """One bag that was converted, or why it wasn't.
 
-    source: Path
+    Attributes:
+        files: That were written to a disk.
+        urls: That were written to a bucket.
+    """
+
+    source: Place
     slide_id: str
     rows: int = 0
     files: tuple[Path, ...] = ()
+    urls: tuple[Url, ...] = ()
     lost: tuple[str, ...] = ()
     error: PathpipeError | None = None
 
 
-def convert_files(files: Sequence[Path], wanted: Conversion) -> Iterator[Converted]:
+def convert_files(files: Sequence[Place], wanted: Conversion) -> Iterator[Converted]:
     """Convert file by file; one that can't be converted costs the others nothing.
 
     Raises:
@@ -89,10 +98,11 @@ def convert_files(files: Sequence[Path], wanted: Conversion) -> Iterator[Convert
     """
     if wanted.layout not in WRITERS:
         raise SettingsError(f"there is no layout `{wanted.layout}` to write", hint=f"one of {', '.join(WRITERS)}")
-    taken: dict[Path, Path] = {}
+    taken: dict[str, Place] = {}
     for path in files:
         try:
-            records = read_any(path, wanted.coords)
+            with fetched(path) as at_hand:
+                records = read_any(at_hand, wanted.coords)
         except PathpipeError as error:
             yield Converted(path, path.stem, error=error)
             continue
@@ -103,29 +113,50 @@ def convert_files(files: Sequence[Path], wanted: Conversion) -> Iterator[Convert
                 yield Converted(path, record.slide_id, error=error)
 
 
-def _convert(path: Path, record: SlideFeatures, wanted: Conversion, taken: dict[Path, Path]) -> Converted:
+def _convert(path: Place, record: SlideFeatures, wanted: Conversion, taken: dict[str, Place]) -> Converted:
     whole = record.native or to_native(record, wanted.origin(record.slide_id), wanted.encoder)
     writer = WRITERS[wanted.layout]
     lost = (*record.left_out, *_widened(record), *writer.losses(whole))
     if lost and not wanted.lossy:
         raise StoreError(
             f"{wanted.layout} can't hold all of it: " + "; ".join(lost),
-            where=str(path),
+            where=shown(path),
             hint="pass --lossy to leave that out",
         )
     folder = wanted.out if wanted.layout in _OWN_FOLDER else wanted.out / safe_name(str(whole.encoder["name"]))
-    key = folder / record.slide_id / str(whole.encoder["name"])
+    key = f"{folder}/{record.slide_id}/{whole.encoder['name']}"
     if taken.setdefault(key, path) != path:
         raise StoreError(
             f"and {taken[key]} are both of slide {record.slide_id} by {whole.encoder['name']}",
-            where=str(path),
+            where=shown(path),
             hint="convert them to different folders",
         )
     expected = folder / path.name
-    if expected.exists() and expected.samefile(path):
-        raise StoreError("would be replaced by its own conversion", where=str(path), hint="give another folder with -o")
+    if expected == path or (
+        isinstance(expected, Path) and isinstance(path, Path) and expected.exists() and expected.samefile(path)
+    ):
+        raise StoreError("would be replaced by its own conversion", shown(path), "give another folder with -o")
     write = native.write_as_zarr if wanted.layout == "zarr" else writer.write
-    return Converted(path, record.slide_id, len(whole.features), tuple(write(folder, whole)), lost)
+    done = Converted(path, record.slide_id, len(whole.features), lost=lost)
+    if isinstance(folder, Url):
+        return replace(done, urls=tuple(_to_bucket(folder, whole, write)))
+    return replace(done, files=tuple(write(folder, whole)))
+
+
+def _to_bucket(folder: Url, whole: Features, write: Callable[[Path, Features], list[Path]]) -> list[Url]:
+    with tempfile.TemporaryDirectory(prefix="pathpipe-") as here:
+        files = write(Path(here), whole)
+        targets = [folder / file.relative_to(here).as_posix() for file in files]
+        for target in targets:
+            if target.suffix == ZARR_SUFFIX and made_by(target) not in (None, whole.provenance.fingerprint):
+                raise StoreError(
+                    "is there already, and other features are in it",
+                    where=target.shown,
+                    hint="delete it, or give another prefix with -o",
+                )
+        for file, target in zip(files, targets, strict=True):
+            upload(file, target)
+    return targets
 
 
 def to_native(record: SlideFeatures, origin: SlideOrigin | None, encoder: str | None = None) -> Features:

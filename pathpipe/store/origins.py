@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 from pathpipe.cohort import Cohort
 from pathpipe.slides.identity import slide_fingerprint
 from pathpipe.slides.open import open_slide
 from pathpipe.slides.resolution import resolve_mpp
 from pathpipe.store.convert import SlideOrigin
+from pathpipe.url import Place
 
 
-def origins_of_slides(source: Path, policy: str = "error") -> Callable[[str], SlideOrigin | None]:
+def origins_of_slides(source: Place, policy: str = "error") -> Callable[[str], SlideOrigin | None]:
     """slide_id -> what its slide says; None for a slide that isn't in the cohort.
 
     Args:

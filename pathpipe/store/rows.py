@@ -11,7 +11,7 @@ import os
 import struct
 import zlib
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pathpipe.errors import StoreError
-from pathpipe.publish import publish
+from pathpipe.publish import Claim, partial_path, publish
 
 MAGIC = b"PPROWS1\n"
 _FRAME = struct.Struct("<QQI")  # first row, rows, crc32 of the frame's first 16 bytes and the payload
@@ -57,17 +57,23 @@ class RowFile:
         self.rows = rows
 
     @classmethod
-    def resume(cls, path: Path, layout: RowLayout) -> RowFile:
+    def resume(cls, path: Path, layout: RowLayout, claim: Claim | None = None) -> RowFile:
         """Take over what is intact in `path`, or start anew when it was made for something else.
 
         The intact blocks are copied to a file of this owner's own, which then takes the name: whoever had the file
         before (a machine that slept through its lease) goes on writing to a file without a name and spoils nothing.
+
+        Raises:
+            LeaseLostError: The claim on the slide is another worker's.
         """
-        with publish(path) as own, ExitStack() as closing:
-            file: BinaryIO = closing.enter_context(open(own, "w+b"))
-            file.write(layout.header())
-            rows = _copy_intact(path, file, layout) if path.exists() else 0
-            file.flush()
+        with ExitStack() as closing:
+            with publish(path, claim) as own:
+                file: BinaryIO = closing.enter_context(open(own, "w+b"))
+                file.write(layout.header())
+                rows = 0
+                with suppress(FileNotFoundError):
+                    rows = _copy_intact(path, file, layout)
+                file.flush()
             closing.pop_all()  # it stays open under its new name
         return cls(file, layout, rows)
 
@@ -118,6 +124,18 @@ class RowFile:
     def close(self) -> None:
         """Close the file; its rows stay."""
         self._file.close()
+
+    def discard(self, path: Path) -> None:
+        """Remove the file from where `resume` put it, unless another owner's lies there now."""
+        aside = partial_path(path)
+        try:
+            os.rename(path, aside)  # first: to look and then to remove would remove what came in between
+        except FileNotFoundError:
+            return
+        if not os.path.samestat(os.stat(aside), os.fstat(self._file.fileno())):
+            with suppress(FileExistsError):
+                os.link(aside, path)
+        os.unlink(aside)
 
 
 def refuse_non_finite(features: npt.NDArray[np.floating[Any]], xy0: npt.NDArray[np.int64]) -> None:

@@ -12,15 +12,15 @@ from typing import Any
 import torch
 
 from pathpipe.errors import StoreError
-from pathpipe.publish import publish
+from pathpipe.publish import Claim, publish
 
 
-def write_archive(path: Path, content: Mapping[str, Any]) -> None:
+def write_archive(path: Path, content: Mapping[str, Any], claim: Claim | None = None) -> None:
     """Write it; equal content gives equal bytes."""
     # To memory first: torch names the archive inside after the file, and that would be the partial's random name.
     buffer = io.BytesIO()
     torch.save(_plain(content, {}), buffer)
-    with publish(path) as partial:
+    with publish(path, claim) as partial:
         partial.write_bytes(buffer.getbuffer())
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from pathpipe.cohort import SLIDE_SUFFIXES
 from pathpipe.errors import CohortError
 from pathpipe.fingerprint import fingerprint, sampled_digest
+from pathpipe.places import SLIDE_SUFFIXES
 from pathpipe.training.splits import COLUMNS, ROLES, Row, Splits, listed, read_csv
 
 _FILE = re.compile(r"splits?_(\d+)(_bool)?\.csv")

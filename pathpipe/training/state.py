@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pathpipe.errors import StoreError
+from pathpipe.publish import Claim
 from pathpipe.training.archive import read_archive, write_archive
 
 FORMAT, VERSION = "pathpipe-training", 1
@@ -50,11 +51,13 @@ class StateFile:
     Attributes:
         fingerprint: Of what is trained: a file of anything else is ignored and replaced.
         every_s: Seconds between two savings.
+        claim: Of the worker that trains: one that has lost it saves and removes nothing.
     """
 
     path: Path
     fingerprint: str
     every_s: float = 30.0
+    claim: Claim | None = None
     _saved_at: float = field(default_factory=lambda: time.monotonic())
 
     def read(self) -> dict[str, Any] | None:
@@ -73,9 +76,11 @@ class StateFile:
         if time.monotonic() - self._saved_at < self.every_s:
             return
         head = {"format": FORMAT, "version": VERSION, "torch": str(torch.__version__), "fingerprint": self.fingerprint}
-        write_archive(self.path, {**head, "content": dict(content())})
+        write_archive(self.path, {**head, "content": dict(content())}, self.claim)
         self._saved_at = time.monotonic()
 
     def forget(self) -> None:
         """The training is through: what it left half-made has served."""
+        if self.claim is not None:
+            self.claim.confirm()
         self.path.unlink(missing_ok=True)

@@ -7,9 +7,9 @@ from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 from pathpipe.slides.open import open_slide
+from pathpipe.url import Place, Url
 from pathpipe.view.deepzoom import Pyramid
 
 MAX_SLIDES = 8
@@ -29,12 +29,12 @@ class Shelf:
     def __init__(self, reader: str = "auto", max_slides: int = MAX_SLIDES) -> None:
         self.reader = reader
         self.max_slides = max_slides
-        self._open: OrderedDict[tuple[Path, Version], _Open] = OrderedDict()
+        self._open: OrderedDict[tuple[Place, Version], _Open] = OrderedDict()
         self._lock = threading.Lock()
-        self._opening: dict[Path, threading.Lock] = {}
+        self._opening: dict[Place, threading.Lock] = {}
 
     @contextmanager
-    def borrow(self, path: Path) -> Iterator[Pyramid]:
+    def borrow(self, path: Place) -> Iterator[Pyramid]:
         """The slide, opened if it isn't; it stays open until it is given back.
 
         Raises:
@@ -56,7 +56,7 @@ class Shelf:
     def __len__(self) -> int:
         return len(self._open)
 
-    def _taken(self, path: Path) -> _Open:
+    def _taken(self, path: Place) -> _Open:
         with self._lock:
             turn = self._opening.setdefault(path, threading.Lock())
         with turn:  # several threads that want a slide at once open it once
@@ -79,8 +79,13 @@ class Shelf:
             self._open.pop(key).pyramid.slide.close()
 
 
-def version_of(path: Path) -> Version:
-    """Time of change (ns) and size of a slide's file: another slide under the same name is noticed. Zeros for none."""
+def version_of(path: Place) -> Version:
+    """Time of change (ns) and size of a slide's file: another slide under the same name is noticed. Zeros for none.
+
+    A slide behind a URL has zeros too: asking its store for every picture would take longer than the picture.
+    """
+    if isinstance(path, Url):
+        return 0, 0
     try:
         found = path.stat()
     except OSError:  # opening it says what is wrong

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import subprocess
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ import pytest
 from pathpipe.samples.cohort import _textures
 from pathpipe.samples.painting import Recipe, paint
 from pathpipe.slides.writer import shrink, write_svs
+from tests.integration.warm import WarmProcess
 
 Call = Callable[..., subprocess.CompletedProcess[str]]
 MPP = 0.5
@@ -26,17 +27,22 @@ def environment() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def pathpipe() -> Call:
-    """Run `pathpipe ARGS...` as a process of its own."""
+def pathpipe(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Call]:
+    """Run `pathpipe ARGS...` as a process of its own, forked from one that has imported torch already."""
+    warm, folder = WarmProcess(environment()), tmp_path_factory.mktemp("said")
+    numbers = itertools.count()
 
     def call(*arguments: object, check: int | None = 0) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "pathpipe", *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, env=environment(), timeout=300)
+        out, err = (folder / f"{next(numbers)}.{name}" for name in ("out", "err"))
+        told = list(map(str, arguments))
+        code = warm.run(told, environment(), out, err)
+        done = subprocess.CompletedProcess(["pathpipe", *told], code, out.read_text(), err.read_text())
         if check is not None:
             assert done.returncode == check, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
         return done
 
-    return call
+    yield call
+    warm.close()
 
 
 def write_slide(path: Path, seed: int, foreign: bool = False, blank: bool = False, mpp: float | None = MPP) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from pathlib import Path
 from typing import Any
@@ -121,6 +122,23 @@ def test_predict_slides_as_the_model_was_trained(pathpipe: Call, reported: Path,
     pathpipe("predict", fold / "model.pt", slide, "-o", tmp_path / "one")
     one = pd.read_csv(tmp_path / "one" / "predictions.csv").iloc[0]
     assert one["p_implant"] == pytest.approx(known["p_implant"], abs=1e-6)
+
+
+def test_predict_in_parts(pathpipe: Call, reported: Path, tmp_path: Path) -> None:
+    """Each part makes the features of its own slides; `--on slurm` then asks for the tables once."""
+    trained, out = reported / "train" / NAME, tmp_path / "out"
+    for name, seed in (("new_a", 100), ("new_b", 101), ("new_c", 102)):
+        write_slide(tmp_path / "new" / f"{name}.svs", seed=seed)
+    pathpipe("predict", trained, tmp_path / "new", "-o", out, "--shard", "1/3")
+    assert len(list(out.glob("features/*/*.h5"))) == 1 and not (out / "predictions.csv").exists()
+    asked = ("--on", "slurm", "--dry-run", "--at-once", "3", "--form", "json", "--read-threads", "1")
+    shown = pathpipe("predict", trained, tmp_path / "new", "-o", out, *asked).stdout
+    assert "#SBATCH --array=0,2\n" in shown, "the part that is done is not asked for"
+    (last,) = [line for line in shown.splitlines() if line.startswith("exec") and " predict " in line]
+    words = shlex.split(last.partition(" -m pathpipe ")[2])
+    assert words[words.index("--read-threads") + 1] == "1" and "--on" not in words and "--shard" not in words
+    done = pathpipe(*words)
+    assert done.stdout.split() == [str(out / name) for name in ("predictions.csv", "slides.csv", "predictions.json")]
 
 
 def test_an_exported_model_says_of_stored_features_what_predict_says(

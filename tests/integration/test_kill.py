@@ -5,12 +5,16 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import random
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from tests.integration.conftest import SMALL, environment
 
@@ -34,7 +38,7 @@ def _signs(run: Path) -> set[tuple[str, int]]:
     return {(path.name, path.stat().st_size) for path in files if path.suffix in (".geojson", ".rows", ".h5")}
 
 
-def _wait_for_a_sign(run: Path, process: subprocess.Popen[bytes], before: set[tuple[str, int]]) -> None:
+def _wait_for_a_sign(run: Path, process: subprocess.Popen[Any], before: set[tuple[str, int]]) -> None:
     """Until a slide is under way: importing torch is not what is tested."""
     deadline = time.monotonic() + 120
     while process.poll() is None and time.monotonic() < deadline:
@@ -76,6 +80,23 @@ def test_interrupt_is_polite(cohort_csv: Path, tmp_path: Path) -> None:
         process.send_signal(number)
         assert process.wait(timeout=60) in (130, 0)
         assert not [path for path in (run / "leases").rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_a_scheduler_tells_every_process(cohort_csv: Path, tmp_path: Path, number: signal.Signals) -> None:
+    """Slurm signals the command and its workers alike, in no order: no unit is to blame, no lease is left."""
+    run = tmp_path / "run"
+    command = [sys.executable, "-m", "pathpipe", "tile", str(cohort_csv), "-o", str(run), *SMALL, "--workers", "2"]
+    process = subprocess.Popen(
+        command, env={**environment(), "SLURM_JOB_ID": "1"}, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    _wait_for_a_sign(run, process, set())
+    os.killpg(process.pid, number)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 75 and "Traceback" not in said, said
+    assert not [path for path in (run / "leases").rglob("*") if path.is_file()]
+    states = [json.loads(path.read_text())["state"] for path in (run / "receipts").rglob("*.json")]
+    assert set(states) <= {"done"}
 
 
 def test_two_commands_at_once(cohort_csv: Path, tmp_path: Path) -> None:

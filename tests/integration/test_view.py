@@ -182,7 +182,7 @@ def test_tiles_are_painted_where_the_tissue_is(url: str, browser: Chromium) -> N
 def test_a_damaged_slide_is_a_message_in_the_page(shown: Run, tmp_path: Path, browser: Chromium) -> None:
     run = Run(Path(shutil.copytree(shown.folder, tmp_path / "run")))
     broken = tmp_path / "S03.svs"
-    shutil.copyfile(shown.cohort["S03"].path, broken)
+    shutil.copyfile(str(shown.cohort["S03"].path), broken)
     cut_short(broken, 0.5)
     run.cohort_csv.write_text(run.cohort_csv.read_text().replace(str(shown.cohort["S03"].path), str(broken)))
     with serving(run) as server:

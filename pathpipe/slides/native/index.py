@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,8 @@ import tifffile
 
 from pathpipe.errors import SlideError
 from pathpipe.slides.native.decode import SUPPORTED, Decoder, decoder_for
-from pathpipe.slides.tiff import COPY_AGAIN, DAMAGE, TiffFacts, one_line, tiff_facts
+from pathpipe.slides.remote import SlideFile
+from pathpipe.slides.tiff import COPY_AGAIN, DAMAGE, TiffFacts, one_line, open_tiff, tiff_facts
 
 MAX_NATIVE_BYTES = 64 << 20
 # Their pyramids, gaps or focal planes follow rules of their own, which OpenSlide knows.
@@ -65,7 +65,7 @@ class TiffIndex:
     associated: tuple[str, ...]
 
 
-def read_index(path: Path) -> TiffIndex:
+def read_index(path: SlideFile) -> TiffIndex:
     """Index a TIFF slide; reads directories only, no pixels.
 
     Raises:
@@ -75,7 +75,7 @@ def read_index(path: Path) -> TiffIndex:
     if path.suffix.lower() == ".ndpi":  # by this name alone tifffile takes its offsets for NDPI's own kind
         raise NotDirect("called .ndpi, which OpenSlide tells from other TIFFs", where=path.name)
     try:
-        with tifffile.TiffFile(path) as file:
+        with open_tiff(path) as file:
             _refuse_kinds_of_others(file, path)
             facts = tiff_facts(file, path)
             levels = tuple(_level(level.keyframe, level[0], path) for level in file.series[0].levels)
@@ -97,13 +97,15 @@ def read_index(path: Path) -> TiffIndex:
         ) from None
 
 
-def _refuse_kinds_of_others(file: tifffile.TiffFile, path: Path) -> None:
+def _refuse_kinds_of_others(file: tifffile.TiffFile, path: SlideFile) -> None:
     kind = next((kind for kind in _OF_OTHERS if getattr(file, f"is_{kind}", False)), None)
     if kind is not None:
         raise NotDirect(f"a {kind.upper()} file, whose levels need their own reader", where=path.name)
 
 
-def _level(facts: tifffile.TiffPage, page: tifffile.TiffPage | tifffile.TiffFrame | None, path: Path) -> NativeLevel:
+def _level(
+    facts: tifffile.TiffPage, page: tifffile.TiffPage | tifffile.TiffFrame | None, path: SlideFile
+) -> NativeLevel:
     if page is None or facts.compression not in SUPPORTED:
         name = getattr(facts.compression, "name", facts.compression)
         raise NotDirect(f"stored with compression {name}", where=path.name)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import time
-import weakref
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,6 +17,8 @@ from pathpipe.slides.alpha import over_white
 from pathpipe.slides.native.cache import TileCache
 from pathpipe.slides.native.decode import DecodeError
 from pathpipe.slides.native.index import NativeLevel, NotDirect, TiffIndex, read_index
+from pathpipe.slides.native.pieces import LocalPieces
+from pathpipe.slides.remote import RemoteFile, SlideFile
 from pathpipe.slides.resolution import by_tiff_tags, stated_number
 from pathpipe.slides.slide import Box, Closing, Level, Mpp, Pixels, make_levels
 from pathpipe.slides.tiff import COPY_AGAIN, is_tiff
@@ -33,7 +34,7 @@ _MANY = 256  # tiles of one region that big regions don't leave in the cache
 class DirectSlide(Closing):
     """A TIFF slide read through its own index of stored tiles.
 
-    Positioned reads on one descriptor: nothing is shared that a thread or a forked process could disturb.
+    Safe from several threads and after a fork: reads are positioned, of a local file as of one behind a URL.
 
     Raises:
         NotDirect: Another reader should open it.
@@ -42,7 +43,7 @@ class DirectSlide(Closing):
 
     reader = "direct"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: SlideFile) -> None:
         if not is_tiff(path):
             raise NotDirect("not a TIFF file", where=path.name)
         self.path = path
@@ -57,9 +58,8 @@ class DirectSlide(Closing):
         self.mpp = _mpp(index, self.properties)
         self.objective = stated_number(self.properties.get("aperio.AppMag"))
         self.bounds: Box | None = None
-        self.read_seconds = 0.0  # waited for the disk so far, by all threads
-        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._closed = weakref.finalize(self, os.close, self._file)
+        self.read_seconds = 0.0  # waited for the disk or network so far, by all threads
+        self._pieces: LocalPieces | RemoteFile | None = LocalPieces(path) if isinstance(path, Path) else path
         self._passed: set[tuple[int, int, int, int]] = set()  # tiles that were decoded and not kept
         self._overlapping = False
         self._own_cache = (os.getpid(), TileCache(_cache_bytes(self._native)))
@@ -73,7 +73,7 @@ class DirectSlide(Closing):
     def read_into(self, out: Pixels, xy0: tuple[int, int], level: int, shrink: int) -> None:
         """See `ShrinkingSlide.read_into`."""
         refuse_no_level(self, level)
-        if self._file < 0:
+        if self._pieces is None:
             raise SlideError("has been closed", where=self.path.name)
         down_x, down_y = self.levels[level].downsample
         x, y = xy0[0] / (down_x * shrink), xy0[1] / (down_y * shrink)
@@ -172,12 +172,14 @@ class DirectSlide(Closing):
         return whole
 
     def _decode(self, level: int, shrink: int, row: int, column: int, into: Pixels | None = None) -> Pixels:
-        native = self._native[level]
+        native, pieces = self._native[level], self._pieces
+        if pieces is None:
+            raise SlideError("has been closed", where=self.path.name)
         number = row * native.counts.shape[1] + column
         length = int(native.counts[row, column])
         try:
             started = time.perf_counter()
-            data = os.pread(self._file, length, int(native.offsets[row, column]))
+            data = pieces.pread(length, int(native.offsets[row, column]))
             self.read_seconds += time.perf_counter() - started
             if len(data) < length:
                 raise DecodeError("the file ends early")
@@ -204,8 +206,9 @@ class DirectSlide(Closing):
 
     def close(self) -> None:
         """Let go of the file."""
-        self._closed()
-        self._file = -1  # the number may be another file's by now
+        if isinstance(self._pieces, LocalPieces):
+            self._pieces.close()
+        self._pieces = None
 
 
 def _cache_bytes(levels: tuple[NativeLevel, ...]) -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from pathpipe.errors import SlideError
 from pathpipe.slides.alpha import over_white
+from pathpipe.slides.remote import SlideFile
 from pathpipe.slides.slide import Box, Closing, Mpp, Pixels, make_levels
 from pathpipe.slides.tiff import COPY_AGAIN
 from pathpipe.slides.window import read_window
@@ -28,7 +28,7 @@ class ImageSlide(Closing):
     bounds: Box | None = None
     associated: tuple[str, ...] = ()
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: SlideFile) -> None:
         self.path = path
         self._pixels, self.vendor = _load(path)
         self.size0 = (self._pixels.shape[1], self._pixels.shape[0])
@@ -40,9 +40,9 @@ class ImageSlide(Closing):
         return read_window(self, xy0, level, size_px, lambda x, y, w, h: self._pixels[y : y + h, x : x + w])
 
 
-def _load(path: Path) -> tuple[Pixels, str]:
+def _load(path: SlideFile) -> tuple[Pixels, str]:
     try:
-        with Image.open(path) as image:
+        with path.open("rb") as file, Image.open(file) as image:
             if image.mode in ("L", "LA", "1", "I", "I;16", "F", "CMYK"):
                 raise SlideError(f"not an RGB slide: picture mode {image.mode}", where=path.name)
             kind = (image.format or "picture").lower()

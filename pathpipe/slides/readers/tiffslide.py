@@ -8,12 +8,14 @@ import threading
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tiffslide
 
 from pathpipe.errors import SlideError
 from pathpipe.slides.alpha import over_white
+from pathpipe.slides.remote import SlideFile
 from pathpipe.slides.resolution import stated_number
 from pathpipe.slides.slide import Box, Closing, Mpp, Pixels, make_levels
 from pathpipe.slides.tiff import DAMAGE, is_tiff, one_line, read_tiff_facts
@@ -29,7 +31,7 @@ class TiffSlideSlide(Closing):
 
     reader = "tiffslide"
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: SlideFile) -> None:
         if not is_tiff(path):
             raise SlideError("not a TIFF file", where=path.name)
         self._facts = read_tiff_facts(path)
@@ -107,9 +109,16 @@ def _associated(handle: tiffslide.TiffSlide) -> tuple[str, ...]:
         return ()
 
 
-def _open(path: Path) -> tuple[tiffslide.TiffSlide, dict[str, str]]:
+def _handle(path: SlideFile) -> tiffslide.TiffSlide:
+    if isinstance(path, Path):
+        return tiffslide.TiffSlide(path)
+    stream: Any = path.open("rb")
+    return tiffslide.TiffSlide(stream, tifffile_options={"name": path.name})
+
+
+def _open(path: SlideFile) -> tuple[tiffslide.TiffSlide, dict[str, str]]:
     try:
-        handle = tiffslide.TiffSlide(path)
+        handle = _handle(path)
         return handle, {str(key): str(value) for key, value in handle.properties.items() if value is not None}
     except DAMAGE as error:
         raise SlideError(f"tiffslide can't open it: {one_line(error)}", where=path.name) from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,31 @@ def test_an_interrupt_says_how_to_go_on(capsys: pytest.CaptureFixture[str], monk
     code, told = ended(capsys, "tile", "runs/first")
     assert code == 130
     assert told == "interrupted: what was finished is kept; the same command goes on from there\n"
+
+
+@pytest.mark.parametrize(
+    ("number", "inside", "expected"),
+    [(signal.SIGTERM, False, 130), (signal.SIGTERM, True, 75), (signal.SIGUSR1, False, 75), (signal.SIGINT, True, 130)],
+)
+def test_a_scheduler_is_told_that_there_is_more_to_do(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+    inside: bool,
+    expected: int,
+) -> None:
+    def told(*_: object) -> None:
+        try:
+            signal.raise_signal(number)
+        finally:
+            if number != signal.SIGINT:
+                signal.raise_signal(number)  # said again while it gives back: heard once
+
+    if inside:
+        monkeypatch.setenv("SLURM_JOB_ID", "7")
+    monkeypatch.setattr(chain_commands, "run_stage", told)
+    code, _ = ended(capsys, "tile", "runs/first")
+    assert code == expected
 
 
 def test_a_disk_that_fails_is_a_sentence(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

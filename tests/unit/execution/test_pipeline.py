@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pathpipe.cohort import Cohort
-from pathpipe.errors import ExitCode
+from pathpipe.errors import ExitCode, SettingsError
 from pathpipe.execution import pipeline
 from pathpipe.execution.listener import Listener
 from pathpipe.execution.receipt import Receipt, State
@@ -91,3 +91,27 @@ def test_a_stage_alone_leaves_the_others_as_they_are(tmp_path: Path, monkeypatch
     monkeypatch.setattr(pipeline, "run_units", work)
     pipeline.bring_up_to_stage(run, "report", RunSettings(), Listener(), alone=True)
     assert worked == ["report"]
+
+
+@pytest.mark.parametrize(
+    ("stage", "shard", "expected"),
+    [
+        ("extract", "1/4", ["tissue", "tile", "extract"]),  # of its own slides
+        ("embed", "1/4", ["embed"]),
+        ("train", "1/4", ["split", "audit", "train"]),  # who comes first audits; no one trains on a leak
+        ("audit", "0/1", ["split", "audit"]),
+        ("report", "0/1", ["contact-sheet", "evaluate", "heatmap", "explanations", "report"]),
+    ],
+)
+def test_a_part_leaves_other_parts_work_alone(stage: str, shard: str, expected: list[str]) -> None:
+    settings = RunSettings.model_validate({"execution": {"shard": shard}})
+    assert pipeline.chain_of(stage, settings) == expected
+    assert pipeline.chain_of(stage, RunSettings()) == chain.upstream(stage)
+
+
+def test_one_unit_is_not_shared_out(tmp_path: Path) -> None:
+    (tmp_path / "cohort.csv").write_text("path,label\nS1.svs,a\n")
+    run = Run.create(tmp_path / "run", Cohort.read(tmp_path / "cohort.csv"))
+    settings = RunSettings.model_validate({"execution": {"shard": "1/2"}})
+    with pytest.raises(SettingsError, match="`audit` has one unit"):
+        pipeline.bring_up_to_stage(run, "audit", settings, Listener())

@@ -11,14 +11,14 @@ import pytest
 import yaml
 
 from pathpipe.errors import SettingsError
-from pathpipe.execution import sweep
+from pathpipe.execution import side_by_side, sweep
 from pathpipe.mil.bag import Bag
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings, merge
 from pathpipe.stages.patients import Prepared
 from pathpipe.tasks.classification import ClassificationTask
 from pathpipe.testing.bags import witness_bags
-from pathpipe.training import trainer
+from pathpipe.training import search, trainer
 from pathpipe.training.fold import FoldData
 from pathpipe.training.splits import Splits
 
@@ -134,17 +134,17 @@ def test_the_best_candidate_is_written_as_settings_that_train(run: Run) -> None:
 def test_goes_on_to_the_same_candidates(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = sweep.run_sweep(run, _settings(), _silent)
     other = Run(tmp_path / "other")
-    ended = sweep._end
+    record = search.record
 
-    def dying(study: Any, trial: Any, *arguments: Any, **named: Any) -> None:
-        if trial.number == 2:
+    def dying(study: Any, *arguments: Any) -> Any:
+        if len(study.trials) == 2:
             raise KeyboardInterrupt
-        ended(study, trial, *arguments, **named)
+        return record(study, *arguments)
 
-    monkeypatch.setattr(sweep, "_end", dying)
+    monkeypatch.setattr(search, "record", dying)
     with pytest.raises(KeyboardInterrupt):
         sweep.run_sweep(other, _settings(), _silent)
-    monkeypatch.setattr(sweep, "_end", ended)
+    monkeypatch.setattr(search, "record", record)
     heard: list[sweep.Tried] = []
     again = sweep.run_sweep(other, _settings(), heard.append)
     assert len(heard) == 2
@@ -152,6 +152,30 @@ def test_goes_on_to_the_same_candidates(run: Run, tmp_path: Path, monkeypatch: p
     assert values == [(one.changes, one.value) for one in again.trials]
     more = sweep.run_sweep(other, _settings(trials=5), _silent)
     assert more.trials[:4] == again.trials and len(more.trials) == 5
+
+
+def test_candidates_side_by_side_learn_from_earlier_batches_only(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever is finished first, and wherever a batch was cut off."""
+    settings = _settings(trials=8, side_by_side=3)
+    monkeypatch.setattr(side_by_side, "_in_processes", side_by_side._here)
+    whole = sweep.run_sweep(run, settings, _silent)
+    assert [one.number for one in whole.trials] == list(range(8))
+
+    def last_first(trying: Any, batch: Any, finished: Any) -> None:
+        side_by_side._here(trying, batch[::-1], finished)
+
+    monkeypatch.setattr(side_by_side, "_in_processes", last_first)
+    backwards = sweep.run_sweep(Run(tmp_path / "backwards"), settings, _silent)
+    assert backwards.trials == whole.trials
+
+    cut = Run(tmp_path / "cut")
+    for trials in (2, 4, 8):  # an end of fewer trials cuts a batch as a kill does
+        again = sweep.run_sweep(cut, _settings(trials=trials, side_by_side=3), _silent)
+    assert again.trials == whole.trials
+    one_by_one = sweep.run_sweep(Run(tmp_path / "other"), _settings(trials=8), _silent)
+    assert one_by_one.best_yaml.parent.name != whole.best_yaml.parent.name
 
 
 def test_a_candidate_that_cannot_be_trained_fails_alone(run: Run) -> None:

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from pathpipe.execution.processes import Hearing
-from pathpipe.execution.threads import Stopped, run_in_threads
+from pathpipe.execution.processes import Hearing, Stopped
+from pathpipe.execution.threads import run_in_threads
 from pathpipe.progress import Notify, Progress
 
 
