@@ -2,10 +2,11 @@
 
     python benchmarks/backends.py --on ray [--units 400] [--workers 2]
 
-A unit is the tissue of a slide of 64 x 64 px that lies in memory's page cache; then the same units again, when all of
-them are current and only looked at. Seconds per unit are taken between the first and the last unit that is finished, so
-that they don't contain the start of workers, which is shown apart. The ways take turns, three times; the least counts.
-RAY_ADDRESS joins a cluster; without it one is started here.
+A unit is the tissue of a slide of 64 x 64 px in the page cache, where next to nothing is to be done; then the same
+again, when all of them are current (the command itself looks at these, on Ray too). Seconds per unit are taken
+between the first and the last unit that is finished, so that they don't contain the start of workers, which is
+shown apart. The ways take turns, three times; the least counts. RAY_ADDRESS joins a cluster; without it one is
+started here.
 """
 
 from __future__ import annotations
@@ -84,7 +85,9 @@ def main() -> None:
     from pathpipe.execution.ray import run_units as on_ray
     from pathpipe.execution.ray_cluster import join
 
+    began = time.perf_counter()
     join()
+    print(f"Ray joined or started after {time.perf_counter() - began:.1f} s")
     how = {"execution": {"workers": asked.workers}, "cluster": {"at_once": asked.workers}}
     settings = RunSettings.model_validate(how)
     ways: dict[str, Callable[..., object]] = {"local": local.run_units, asked.on: on_ray}

@@ -1,6 +1,6 @@
 """Extraction of a large cohort on 1 to 64 GPUs, simulated from the timings of a real run: tail and overhead.
 
-    python benchmarks/cluster_simulation.py RUN [--slides 10000] [--tiles 20000] [--gpu-rate 1000] [--unit-ms 30]
+    python benchmarks/cluster_simulation.py RUN [--slides 10000] [--tiles 20000] [--gpu-rate 1000] [--unit-ms 12]
         [--start-s 20]
 
 RUN is any run with features: its receipts give what a slide costs beside its tiles (opening, checks, writing), in
@@ -77,7 +77,7 @@ def main() -> None:
     parser.add_argument("--slides", type=int, default=10_000)
     parser.add_argument("--tiles", type=float, default=20_000, help="mean tiles a slide")
     parser.add_argument("--gpu-rate", type=float, default=1000, help="tiles/s of one GPU")
-    parser.add_argument("--unit-ms", type=float, default=30, help="cost of handing over one slide")
+    parser.add_argument("--unit-ms", type=float, default=12, help="cost of handing over one slide")
     parser.add_argument(
         "--start-s", type=float, default=20, help="seconds until an element of an array has its encoder"
     )

@@ -41,7 +41,7 @@ COMMANDS: dict[str, tuple[str, tuple[str, ...]]] = {
         "Writes RUN/tissue/SLIDE.geojson (opens in QuPath), RUN/tiles/SLIDE.h5 (opens in CLAM and TRIDENT) and "
         "SLIDE.jpg, a picture of the slide with its grid to look at; and RUN/contact_sheet.jpg, all pictures small, "
         "those to look at first at the top.",
-        (*_TILES, "execution:on,shard,dry_run,workers,stale,max_failures", "cluster"),
+        (*_TILES, "execution:on,shard,help_others,dry_run,workers,stale,max_failures", "cluster"),
     ),
     "extract": (
         "Turn every tile into a feature vector; tissue and tiles are made first where they are missing.\n\n"

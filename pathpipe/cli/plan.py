@@ -40,7 +40,7 @@ def plan(  # noqa: PLR0913 - typer makes an option of each parameter
     gpu_rate: Annotated[
         float | None, typer.Option("--gpu-rate", min=0.001, help="Tiles/s one GPU encodes, instead of measuring here")
     ] = None,
-    gpu_count: Annotated[int, typer.Option("--gpu-count", min=1, help="GPUs of that rate that share the cohort")] = 1,
+    gpu_count: Annotated[int, typer.Option("--gpus", min=1, help="GPUs of that rate that share the cohort")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON (docs/formats.md)")] = False,
     csv_file: Annotated[Path | None, typer.Option("--csv", help="Also write one row a slide to this file")] = None,
     config: ConfigOption = None,
@@ -65,9 +65,7 @@ def plan(  # noqa: PLR0913 - typer makes an option of each parameter
     from pathpipe.run import Run
 
     if gpu_count > 1 and gpu_rate is None:
-        raise SettingsError(
-            "says how many GPUs share the work, but not how fast they are", "--gpu-count", "add --gpu-rate"
-        )
+        raise SettingsError("says how many GPUs share the work, but not how fast they are", "--gpus", "add --gpu-rate")
     folder, cohort_source, settings = resolve(Request(source, out, config, print_config, quiet), given)
     if cohort_source is None and folder is None:
         raise SettingsError("nothing to plan", hint="give a cohort table, a folder of slides, one slide, or a run")

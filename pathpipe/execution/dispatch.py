@@ -10,6 +10,7 @@ from typing import TypeVar
 from pathpipe.errors import MissingError, RemoteError, SettingsError
 from pathpipe.execution import local
 from pathpipe.execution.listener import Listener
+from pathpipe.execution.looking import finished_already
 from pathpipe.execution.receipt import Receipt
 from pathpipe.remote import sizes
 from pathpipe.run import Run
@@ -19,6 +20,7 @@ from pathpipe.url import Url
 
 T = TypeVar("T")
 RunUnits = Callable[[Run, Sequence[str], RunSettings, Sequence[str], Listener], dict[str, list[Receipt]]]
+_MANY = 2000  # units, from which all cores look at once for those that are finished
 _SHARED = (*SLIDE_STAGES, *FROM_FEATURES, "train")  # stages of many units
 
 
@@ -34,7 +36,12 @@ def run_units(
         order = large_first(run, stages, keys)
     except (RemoteError, MissingError):  # each slide will say so itself; those that lie elsewhere are worked on
         order = list(keys)
-    results = _runner(stages, settings)(run, stages, settings, order, listener)
+    results: dict[str, list[Receipt]] = {}
+    if stages[-1] in _SHARED and (settings.execution.on == "ray" or len(order) >= _MANY):
+        results = finished_already(run, stages, settings, order, listener)
+    left = [key for key in order if key not in results]
+    if left:
+        results |= _runner(stages, settings)(run, stages, settings, left, listener)
     return {key: results[key] for key in keys}
 
 

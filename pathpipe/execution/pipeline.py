@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from pathpipe.errors import ExitCode
 from pathpipe.execution.dispatch import encodes_apart, refuse_impossible, run_units, shard_of
+from pathpipe.execution.helping import help_others
 from pathpipe.execution.listener import Listener
 from pathpipe.execution.receipt import Receipt
 from pathpipe.run import Run
@@ -76,6 +77,8 @@ def bring_up_to_stage(
         blocked: list[Receipt] = []
         for number, one in enumerate(_passes(group, settings)):
             results = run_units(run, group[-1:] if number else group, one, keys, listener)
+            if one.execution.help_others and last and not number:
+                results |= help_others(run, group, one, _others(run, group[-1], one, keys), listener)
             for key, receipts in results.items():
                 for receipt in receipts:
                     label = f"{receipt.stage} {one.extract.encoder}" if number else receipt.stage
@@ -107,6 +110,13 @@ def _keys(run: Run, stage: str, settings: RunSettings, only: Sequence[str] | Non
         keys = [key for key in keys if key in set(only)]
     shard = settings.execution.shard
     return keys if shard is None else shard_of(run, stage, keys, shard)
+
+
+def _others(run: Run, stage: str, settings: RunSettings, keys: Sequence[str]) -> list[str]:
+    """Slides of the parts that are others' to do."""
+    mine = set(keys)
+    shared_out = settings.execution.shard is not None and stage in SLIDE_STAGES
+    return [key for key in units(run, stage, settings) if key not in mine] if shared_out else []
 
 
 def _passes(stages: Sequence[str], settings: RunSettings) -> list[RunSettings]:

@@ -14,13 +14,11 @@ from pathpipe.execution.ray_crew import Crew, Post, R
 from pathpipe.execution.ray_room import Need, environment_of, need_of, room
 from pathpipe.execution.ray_worker import Introduction
 from pathpipe.execution.receipt import Receipt
-from pathpipe.execution.unit import look_at
 from pathpipe.execution.worker import work
 from pathpipe.lease import release_of
 from pathpipe.progress import Progress
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
-from pathpipe.stages.chain import STAGES
 
 _LOADS_TORCH = ("extract", "embed", "train", "heatmap")
 
@@ -40,10 +38,6 @@ def run_units(
         SettingsError: The cluster can never hold such workers, or they don't see the run.
         MissingError: There is no Ray, or the cluster can't be joined, or it has lost its nodes.
     """
-    done = _looked_at(run, stages, settings, keys, listener)
-    keys = [key for key in keys if key not in done]
-    if not keys:
-        return done
     ray = join()
     need = need_of(stages[-1], settings, nodes(ray))
     run = there(run)
@@ -53,30 +47,9 @@ def run_units(
     doing: Work[list[Receipt]] = partial(work, run, tuple(stages), told, threads=threads)
     crew = Crew(ray, post_of(doing, run, stages[-1], settings, need, at_once), _Receipts(run, stages, listener))
     try:
-        return {**done, **crew.do(keys)}
+        return crew.do(keys)
     finally:
         crew.dismiss()
-
-
-def _looked_at(
-    run: Run, stages: Sequence[str], settings: RunSettings, keys: Sequence[str], listener: Listener
-) -> dict[str, list[Receipt]]:
-    """Units that nothing is to be done for, if all seem to be such: no worker is hired to say so."""
-    found: dict[str, list[Receipt]] = {}
-    if not all(STAGES[name].output(run, key, settings).exists() for key in keys for name in reversed(stages)):
-        return found
-    for key in keys:
-        receipts: list[Receipt] = []
-        for name in stages:
-            receipt = look_at(STAGES[name], run, key, settings)
-            if receipt is None:
-                break
-            receipts.append(receipt)
-            if len(receipts) == len(stages) or not receipt.ok:
-                found[key] = receipts
-                listener.finished(key, receipts)
-                break
-    return found
 
 
 def there(run: Run) -> Run:

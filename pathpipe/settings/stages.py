@@ -147,6 +147,9 @@ class Execution(Settings):
     shard: str | None = Field(
         None, pattern=r"^\d+/\d+$", description="Do only part I of N of the units, I from 0 to N-1, e.g. 3/16"
     )
+    help_others: bool = Field(
+        False, description="With --shard: when through, take slides of other parts that nobody has begun"
+    )
     dry_run: bool = Field(False, description="Print what would be done, and submitted, and stop")
     workers: int = Field(0, ge=0, description="Processes over slides or folds (0: chosen from the cores)")
     device: str = Field("auto", description="auto, cpu, cuda or cuda:N")

@@ -161,11 +161,11 @@ def test_disk_and_time_of_a_run_that_was_made(
 
 
 def test_a_given_rate_is_shared_by_gpus(mixed: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    planned = _plan(capsys, mixed, *GRID, "--no-probe", "--gpu-rate", "200", "--gpu-count", "4")
+    planned = _plan(capsys, mixed, *GRID, "--no-probe", "--gpu-rate", "200", "--gpus", "4")
     tiles = planned["totals"]["tiles"]
     assert planned["totals"]["encode_hours"] == pytest.approx(tiles / 200 / 4 / 3600)
     assert planned["totals"]["extract_hours"] is None  # nobody has read anything
-    assert _main("plan", mixed, "--gpu-count", "4") == 2
+    assert _main("plan", mixed, "--gpus", "4") == 2
     assert "--gpu-rate" in capsys.readouterr().err
 
 

@@ -86,9 +86,10 @@ def test_preempted_inside_a_slide(
 def test_time_limit(slurm: Slurm, two_slides: Path, tmp_path: Path, digests: Digests, expected: dict[str, str]) -> None:
     run = tmp_path / "run"
     slurm.pathpipe("tile", two_slides, "-o", run, *SLOW[:8])
-    slurm.pathpipe("extract", run, *SLOW, *ON_SLURM, "--at-once", "1", "--worker-hours", "0.01")
+    slurm.pathpipe("extract", run, *SLOW, *ON_SLURM, "--at-once", "1", "--worker-hours", "1")
     freeze_inside_a_slide(run, "extract", 0)
     (element,) = slurm.states()
+    slurm.call("scontrol", "update", f"JobId={element}", "TimeLimit=1")  # it is told 60 s before that: now
     wait_for(lambda: slurm.states().get(element) == "PENDING", "the element to be requeued at its time limit")
     slurm.call("scontrol", "update", f"JobId={element}", "TimeLimit=10")
     slurm.hurry(element)
@@ -106,12 +107,12 @@ def test_killed_and_cancelled_are_resubmitted(
 ) -> None:
     run = tmp_path / "run"
     slurm.pathpipe("embed", two_slides, "-o", run, *SLOW, *ON_SLURM, "--at-once", "2")
-    wait_for(lambda: (run / "jobs" / "0001" / "elements" / "extract-1.json").exists(), "both elements to begin")
+    second = run / "jobs" / "0001" / "elements" / "extract-1.json"
+    wait_for(second.exists, "the second element to begin")
+    os.kill(_attempts(run, "extract-1")[0]["pid"], signal.SIGSTOP)
     killed, _ = freeze_inside_a_slide(run, "extract", 0)
     os.kill(killed, signal.SIGKILL)
-    job = next(iter(slurm.states())).partition("_")[0]
-    jobs = {element.partition("_")[0] for element in slurm.states()}
-    slurm.call("scancel", f"{min(jobs | {job}, key=int)}_1")
+    slurm.call("scancel", f"{_attempts(run, 'extract-1')[0]['job']}_1")
     steps = slurm.wait_till_over(run)
     assert [one["state"] for one in steps["extract"]["elements"]] == ["lost", "lost"]
     assert [one["state"] for one in steps["embed"]["elements"]] == ["lost", "lost"], (
