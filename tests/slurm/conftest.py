@@ -64,7 +64,13 @@ class Slurm:
     def wait_till_over(self, run: Path) -> dict[str, Any]:
         """What `pathpipe jobs` says when nothing of the last submission is in the queue any more."""
         wait_for(lambda: not self.states(), "an empty queue")
-        return self.jobs(run)
+
+        def settled() -> dict[str, Any]:
+            steps = self.jobs(run)  # for ten seconds what isn't in the queue may be on its way there
+            waits = any(one["state"] == "pending" for step in steps.values() for one in step["elements"])
+            return {} if waits else steps
+
+        return wait_for(settled, "the last word on every element")
 
     def jobs(self, run: Path) -> dict[str, Any]:
         """What `pathpipe jobs --json` says: step -> state."""
