@@ -58,15 +58,13 @@ def bring_up_to_stage(
     Args:
         only: Slide ids the last stage is limited to, if it works on slides.
         alone: Whether what comes before the stage is left as it is.
+
+    Raises:
+        CohortError: The cohort has no such slide.
     """
     outcome = Outcome()
     chain = chain_of(stage, settings, alone)
-    refuse_impossible(chain, settings)
-    for name in chain:
-        check = STAGES[name].preflight
-        if check is not None:
-            for one in _passes([name], settings):
-                check(run, one)
+    _refuse(run, chain, settings, only)
     ended, fallen = False, set[str]()
     for group in _groups(chain, settings):
         if ended and not STAGES[group[-1]].always:
@@ -92,6 +90,18 @@ def bring_up_to_stage(
         go_on = group[-1] in (*SLIDE_STAGES, *FROM_FEATURES) or STAGES[group[-1]].view
         ended = ended or any(one.refused for one in blocked) or bool(blocked and not go_on)
     return outcome
+
+
+def _refuse(run: Run, chain: Sequence[str], settings: RunSettings, only: Sequence[str] | None) -> None:
+    """Refuse what would fail every unit, or was asked for by mistake, before anything is made."""
+    for slide_id in only or ():
+        run.cohort[slide_id]  # raises where there is none
+    refuse_impossible(chain, settings)
+    for name in chain:
+        check = STAGES[name].preflight
+        if check is not None:
+            for one in _passes([name], settings):
+                check(run, one)
 
 
 def chain_of(stage: str, settings: RunSettings, alone: bool = False) -> list[str]:

@@ -14,6 +14,8 @@ import torch
 from pathpipe.errors import StoreError
 from pathpipe.publish import Claim, publish
 
+_ANEW = "copy it again, or make it anew: `pathpipe train RUN` trains what is missing or damaged"
+
 
 def write_archive(path: Path, content: Mapping[str, Any], claim: Claim | None = None) -> None:
     """Write it; equal content gives equal bytes."""
@@ -49,10 +51,10 @@ def read_archive(path: Path) -> Any:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
         if broken is not None:
-            raise StoreError(f"is damaged: the checksum of {broken} is wrong", where=str(path))
+            raise StoreError(f"is damaged: the checksum of {broken} is wrong", where=str(path), hint=_ANEW)
         return torch.load(path, map_location="cpu", weights_only=True)
     except zipfile.BadZipFile:
-        raise StoreError("is not a checkpoint, or ends early", where=str(path)) from None
+        raise StoreError("is not a checkpoint, or ends early", where=str(path), hint=_ANEW) from None
     except pickle.UnpicklingError:
         raise StoreError(
             "holds code, which is never run", where=str(path), hint="use a model.pt that `pathpipe train` wrote"

@@ -105,6 +105,10 @@ def test_the_class_asked_for_must_exist(run: Path, capsys: pytest.CaptureFixture
     assert "`implnat` is none of the classes" in shown and "did you mean `implant`" in shown
 
 
+def test_the_slide_asked_for_must_exist(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "the cohort has no slide `S99`" in _refused(["heatmap", str(run), "--slide", "S99"], 2, capsys)
+
+
 def test_refuses_to_explain_what_was_not_predicted(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with h5py.File(run / "features" / "efficientnet-lite0" / "S02.h5", "r+") as file:
         file["features"][...] = file["features"][...] * 1.5
