@@ -204,7 +204,8 @@ def print_table(folder: Path, done: dict[str, Any], methods: list[str], datasets
             (accuracy, low, high), area = found["accuracy"], found["auroc"][0]
             cells.append(f"{accuracy:.3f} ({low:.3f}-{high:.3f}), {area:.3f}")
         if any(cells):
-            print(f"| {method} | {min(counts)} | " + " | ".join(cells) + " |")
+            span = f"{min(counts)} to {max(counts)}" if min(counts) < max(counts) else str(counts[0])
+            print(f"| {method} | {span} | " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":
