@@ -74,11 +74,14 @@ def run_sweep(run: Run, settings: RunSettings, heard: Callable[[Tried], None]) -
         CohortError: A fold can't be trained on.
         LeaseLostError: Another command took the study over, while this one was paused.
     """
+    from pathpipe.mil.registry import model_class
     from pathpipe.training.search import open_study
 
     sweep = settings.sweep
     if not (sweep.models or sweep.space):
         raise SettingsError("nothing is varied", where="sweep.space", hint="configs/sweep.yaml is one to start from")
+    for name in sweep.models:
+        model_class(name)  # raises now what would fail each of its candidates
     rounds = rounds_of(run, settings)
     objective = objective_of(settings, rounds[0])
     folder = run.sweep(_name(settings, objective))

@@ -189,6 +189,7 @@ def test_a_candidate_that_cannot_be_trained_fails_alone(run: Run) -> None:
     ("changes", "message"),
     [
         ({"models": {}, "space": {}}, "nothing is varied"),
+        ({"models": {"abmli": {}}}, "there is no model `abmli`"),
         ({"objective": "aurok"}, r"no `aurok`.*auroc"),
         ({"only_fold": 7}, "there is no fold 7"),
     ],
