@@ -79,16 +79,14 @@ def do_elsewhere(work: Work) -> None:
 def _planned(work: Work, run: Run) -> tuple[RunSettings, Path, list[Step]]:
     """Settings of the elements, folder of the submission, and the steps that have something to do."""
     from pathpipe.execution.left import left_to_do
+    from pathpipe.execution.pipeline import preflight
     from pathpipe.execution.slurm import STEPS, plan_steps, settings_of_elements
     from pathpipe.execution.submission import SETTINGS, next_folder
     from pathpipe.stages.chain import COHORT, STAGES, upstream
 
     settings = settings_of_elements(work.settings)
     chain = upstream(work.stage)
-    for name in chain:
-        check = STAGES[name].preflight
-        if check is not None:
-            check(run, work.settings)
+    preflight(run, chain, work.settings)
     left = left_to_do(run, chain, settings)
     audit = STAGES["audit"]
     if "audit" in chain and not left["audit"].left and audit.gate is not None:
@@ -180,18 +178,13 @@ def _run_to_look_at(work: Work) -> Run:
 def _show_stages(work: Work) -> None:
     """What would be done on this machine, or on the Ray cluster."""
     from pathpipe.cli.tables import print_table
-    from pathpipe.execution.dispatch import refuse_impossible, shard_of
+    from pathpipe.execution.dispatch import shard_of
     from pathpipe.execution.left import left_to_do
-    from pathpipe.execution.pipeline import chain_of
-    from pathpipe.stages.chain import STAGES
+    from pathpipe.execution.pipeline import chain_of, preflight
 
     run, settings = _run_to_look_at(work), work.settings
     chain = chain_of(work.stage, settings, work.alone)
-    refuse_impossible(chain, settings)
-    for name in chain:
-        check = STAGES[name].preflight
-        if check is not None:
-            check(run, settings)
+    preflight(run, chain, settings)
     left = left_to_do(run, chain, settings)
     shard = settings.execution.shard
     if shard is not None:

@@ -81,8 +81,8 @@ def make_split(run: Run, settings: RunSettings) -> None:
     Raises:
         CohortError: They can't be.
     """
-    execution = settings.execution.model_copy(update={"on": "local", "shard": None, "dry_run": False})
-    outcome = bring_up_to_stage(run, "split", settings.model_copy(update={"execution": execution}), Listener())
+    here = settings.with_execution(on="local", shard=None, dry_run=False)
+    outcome = bring_up_to_stage(run, "split", here, Listener())
     for one in outcome.of("stale"):
         raise StaleError(one.reason or one.state, where="split", hint=one.hint)
     for one in outcome.of("failed"):

@@ -67,10 +67,7 @@ def settings_of_workers(run: Run, settings: RunSettings, stages: Sequence[str], 
         devices = pick_devices(settings.execution.gpus)
     else:
         return [settings] * worker_count(settings, stages, units)
-    return [
-        settings.model_copy(update={"execution": settings.execution.model_copy(update={"device": device})})
-        for device in devices
-    ]
+    return [settings.with_execution(device=device) for device in devices]
 
 
 def worker_count(settings: RunSettings, stages: Sequence[str], units: int) -> int:

@@ -64,7 +64,9 @@ def bring_up_to_stage(
     """
     outcome = Outcome()
     chain = chain_of(stage, settings, alone)
-    _refuse(run, chain, settings, only)
+    for slide_id in only or ():
+        run.cohort[slide_id]  # raises where there is none
+    preflight(run, chain, settings)
     ended, fallen = False, set[str]()
     for group in _groups(chain, settings):
         if ended and not STAGES[group[-1]].always:
@@ -92,10 +94,12 @@ def bring_up_to_stage(
     return outcome
 
 
-def _refuse(run: Run, chain: Sequence[str], settings: RunSettings, only: Sequence[str] | None) -> None:
-    """Refuse what would fail every unit, or was asked for by mistake, before anything is made."""
-    for slide_id in only or ():
-        run.cohort[slide_id]  # raises where there is none
+def preflight(run: Run, chain: Sequence[str], settings: RunSettings) -> None:
+    """Refuse what would fail every unit before anything is made.
+
+    Raises:
+        PathpipeError: As the stage says: settings that can't be, weights that are missing.
+    """
     refuse_impossible(chain, settings)
     for name in chain:
         check = STAGES[name].preflight

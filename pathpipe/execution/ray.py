@@ -59,8 +59,7 @@ def there(run: Run) -> Run:
 
 def told_by(settings: RunSettings, need: Need) -> RunSettings:
     """What a worker is told. Its GPU is the first that it sees, since it sees its own only."""
-    execution = settings.execution.model_copy(update={"device": "cuda:0" if need.gpus else "cpu"})
-    return settings.model_copy(update={"execution": execution})
+    return settings.with_execution(device="cuda:0" if need.gpus else "cpu")
 
 
 def post_of(doing: Work[R], run: Run, stage: str, settings: RunSettings, need: Need, units_at_once: int = 1) -> Post[R]:

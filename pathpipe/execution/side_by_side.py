@@ -42,7 +42,10 @@ def _here(trying: Trying, batch: Sequence[Candidate], finished: Finished) -> Non
 def _in_processes(trying: Trying, batch: Sequence[Candidate], finished: Finished) -> None:
     settings = trying.settings
     threads = threads_of_fold(len(batch))
-    works = [replace(trying, settings=_at(settings, device), threads=threads) for device in _devices(settings, batch)]
+    works = [
+        replace(trying, settings=settings.with_execution(device=device), threads=threads)
+        for device in _devices(settings, batch)
+    ]
     hearing = Hearing(silent, finished, lambda key, code: _died([f"exit {code}"]))
     run_in_processes(works, [candidate.key for candidate in batch], hearing)
 
@@ -55,10 +58,6 @@ def _devices(settings: RunSettings, batch: Sequence[Candidate]) -> list[str]:
 
     devices = pick_devices(settings.execution.gpus)
     return [devices[number % len(devices)] for number in range(len(batch))]
-
-
-def _at(settings: RunSettings, device: str) -> RunSettings:
-    return settings.model_copy(update={"execution": settings.execution.model_copy(update={"device": device})})
 
 
 @contextmanager

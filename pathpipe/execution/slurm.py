@@ -90,8 +90,7 @@ def settings_of_elements(settings: RunSettings) -> RunSettings:
     if execution.shard is not None:
         raise SettingsError("is for a part of the work; Slurm gets all of it", where="--shard", hint="leave it out")
     device = "cpu" if execution.device == "cpu" else "auto"
-    changes = {"on": "local", "dry_run": False, "help_others": True, "device": device}
-    return settings.model_copy(update={"execution": execution.model_copy(update=changes)})
+    return settings.with_execution(on="local", dry_run=False, help_others=True, device=device)
 
 
 def plan_steps(

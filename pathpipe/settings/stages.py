@@ -248,3 +248,7 @@ class RunSettings(Settings):
     heatmap: HeatmapSettings = HeatmapSettings()
     execution: Execution = Execution()
     cluster: ClusterSettings = ClusterSettings()
+
+    def with_execution(self, **changes: Any) -> RunSettings:
+        """The same settings carried out in another way: fields of `execution`, none of which changes a result."""
+        return self.model_copy(update={"execution": self.execution.model_copy(update=changes)})

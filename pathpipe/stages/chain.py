@@ -78,6 +78,5 @@ def units(run: Run, stage: str, settings: RunSettings) -> list[str]:
 def for_encoder(settings: RunSettings, name: str) -> RunSettings:
     """The same settings with another encoder of the catalogue."""
     extract = settings.extract.model_copy(update={"encoder": name, "weights": None})
-    execution = settings.execution.model_copy(update={"with_encoders": []})
     train = settings.train.model_copy(update={"encoders": []})
-    return settings.model_copy(update={"extract": extract, "execution": execution, "train": train})
+    return settings.with_execution(with_encoders=[]).model_copy(update={"extract": extract, "train": train})

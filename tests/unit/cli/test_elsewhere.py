@@ -200,6 +200,7 @@ def test_what_is_done_is_not_submitted(cluster: Cluster, pathpipe: Command, coho
         (["extract", "--shard", "0/2"], "is for a part of the work"),
         (["extract", "--for-stage", "extrat.worker_gpus=1"], "did you mean `extract`?"),
         (["extract", "--worker-gpus", "1", "--device", "cpu"], "is to use the CPU"),
+        (["extract", "--with-encoders", "no-such"], "no-such"),
     ],
 )
 def test_what_slurm_cant_do_is_refused(
