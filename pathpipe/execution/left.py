@@ -20,8 +20,7 @@ from pathpipe.stages.chain import (
     SLIDE_STAGES,
     STAGES,
     fold_key,
-    for_encoder,
-    further_encoders,
+    passes,
 )
 
 
@@ -102,9 +101,7 @@ def _by_slide(stage: str) -> bool:
 
 
 def _wanting(run: Run, stage: str, key: str, settings: RunSettings) -> bool:
-    others = further_encoders(settings) if stage == "extract" else []
-    passes = [settings, *(for_encoder(settings, name) for name in others)]
-    return any([_missing(run, stage, key, one) for one in passes])
+    return any([_missing(run, stage, key, one) for one in passes([stage], settings)])  # each may be stale
 
 
 def _missing(run: Run, stage: str, key: str, settings: RunSettings) -> bool:

@@ -12,7 +12,7 @@ from pathpipe.execution.listener import Listener
 from pathpipe.execution.receipt import Receipt
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
-from pathpipe.stages.chain import FROM_FEATURES, SLIDE_STAGES, STAGES, for_encoder, further_encoders, units, upstream
+from pathpipe.stages.chain import FROM_FEATURES, SLIDE_STAGES, STAGES, passes, units, upstream
 
 _PARTS = (*SLIDE_STAGES, "embed", "train")  # stages whose units may be dealt out to several commands
 
@@ -75,7 +75,7 @@ def bring_up_to_stage(
         keys = [key for key in _keys(run, group[-1], settings, only if last else None) if key not in fallen]
         listener.begin(group, len(keys))
         blocked: list[Receipt] = []
-        for number, one in enumerate(_passes(group, settings)):
+        for number, one in enumerate(passes(group, settings)):
             results = run_units(run, group[-1:] if number else group, one, keys, listener)
             if one.execution.help_others and last and not number:
                 results |= help_others(run, group, one, _others(run, group[-1], one, keys), listener)
@@ -104,7 +104,7 @@ def preflight(run: Run, chain: Sequence[str], settings: RunSettings) -> None:
     for name in chain:
         check = STAGES[name].preflight
         if check is not None:
-            for one in _passes([name], settings):
+            for one in passes([name], settings):
                 check(run, one)
 
 
@@ -131,12 +131,6 @@ def _others(run: Run, stage: str, settings: RunSettings, keys: Sequence[str]) ->
     mine = set(keys)
     shared_out = settings.execution.shard is not None and stage in SLIDE_STAGES
     return [key for key in units(run, stage, settings) if key not in mine] if shared_out else []
-
-
-def _passes(stages: Sequence[str], settings: RunSettings) -> list[RunSettings]:
-    """Encoding goes over the slides once for each encoder; the first pass feeds the others with its tiles."""
-    others = further_encoders(settings) if "extract" in stages else []
-    return [settings, *(for_encoder(settings, name) for name in others)]
 
 
 def _groups(chain: Sequence[str], settings: RunSettings) -> list[list[str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from pathpipe.publish import look_anew
 from pathpipe.registry import Registry
 from pathpipe.run import Run, safe_name
@@ -80,3 +82,9 @@ def for_encoder(settings: RunSettings, name: str) -> RunSettings:
     extract = settings.extract.model_copy(update={"encoder": name, "weights": None})
     train = settings.train.model_copy(update={"encoders": []})
     return settings.with_execution(with_encoders=[]).model_copy(update={"extract": extract, "train": train})
+
+
+def passes(stages: Sequence[str], settings: RunSettings) -> list[RunSettings]:
+    """Encoding goes over the slides once for each encoder; the first pass feeds the others with its tiles."""
+    others = further_encoders(settings) if "extract" in stages else []
+    return [settings, *(for_encoder(settings, name) for name in others)]
