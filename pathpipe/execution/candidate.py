@@ -197,17 +197,11 @@ def _settings_of(values: Mapping[str, Any], prepared: TrainSettings) -> TrainSet
 
 
 def _scored(trained: TrainedFold, one: Round, objective: str) -> float:
-    """What the patients that score say of the chosen epoch."""
-    if one.scored == "val":
-        row = trained.history.iloc[trained.best_epoch - 1]
-        value = float(row["val_loss" if objective == "loss" else f"val_{objective}"])
-    else:
-        task, data = one.prepared.task, one.prepared.data
-        targets = task.encode([data.labels[patient] for patient in trained.patients[one.scored]])
-        logits = trained.logits[one.scored]
-        value = (
-            task.loss(logits, targets, None).item() if objective == "loss" else task.metrics(logits, targets)[objective]
-        )
+    """What the patients that score say of the chosen epoch; a loss without class weights, which candidates may vary."""
+    task, data = one.prepared.task, one.prepared.data
+    targets = task.encode([data.labels[patient] for patient in trained.patients[one.scored]])
+    logits = trained.logits[one.scored]
+    value = task.loss(logits, targets, None).item() if objective == "loss" else task.metrics(logits, targets)[objective]
     if math.isnan(value):
         raise CohortError(
             f"{objective} is not defined on the validation patients of fold {trained.fold}",

@@ -8,6 +8,7 @@ from pathpipe.errors import StoreError
 from pathpipe.execution.processes import cores
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
+from pathpipe.stages.chain import encoders_of
 
 _FOLDS_PER_PROCESS = 2  # below this, starting another process (and torch in it) costs more than it saves
 _SHARE_OF_MEMORY = 0.5
@@ -49,10 +50,13 @@ def _fitting(run: Run, settings: RunSettings) -> int:
     """Processes whose copies of the features fit the memory."""
     from pathpipe.store.pack import fresh_pack
 
-    paths = {slide.slide_id: run.features(settings.extract.encoder, slide.slide_id) for slide in run.cohort.slides}
-    files = {slide_id: path for slide_id, path in paths.items() if path.is_file()}
+    encoders = encoders_of(settings)
+    paths = {(name, one.slide_id): run.features(name, one.slide_id) for name in encoders for one in run.cohort.slides}
+    files = {key: path for key, path in paths.items() if path.is_file()}
+    own = {slide_id: path for (_, slide_id), path in files.items()}
     try:
-        mapped = bool(files) and fresh_pack(files) is not None
+        # features of several encoders are laid side by side in memory, packed or not
+        mapped = bool(files) and len(encoders) == 1 and fresh_pack(own) is not None
     except StoreError:  # a damaged pack: the first fold that needs it says so
         return 1
     stored = sum(path.stat().st_size for path in files.values())

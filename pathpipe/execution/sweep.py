@@ -84,7 +84,7 @@ def run_sweep(run: Run, settings: RunSettings, heard: Callable[[Tried], None]) -
         model_class(name)  # raises now what would fail each of its candidates
     rounds = rounds_of(run, settings)
     objective = objective_of(settings, rounds[0])
-    folder = run.sweep(_name(settings, objective))
+    folder = run.sweep(_name(run, settings, objective))
     lease = _lease(run.lease("sweep", folder.name), settings.execution.lease_s)
     if lease is None:
         raise SettingsError("another command works on this study", where=str(folder), hint="wait for it")
@@ -157,11 +157,15 @@ def _tried(trial: Any) -> Tried:
     return Tried(trial.number, state, trial.value, dict(trial.params), str(trial.user_attrs.get("reason", "")))
 
 
-def _name(settings: RunSettings, objective: str) -> str:
-    """One study for one question: other patients, another space or other fixed settings are another study."""
+def _name(run: Run, settings: RunSettings, objective: str) -> str:
+    """One study for one question: other patients, labels or features, another space or other fixed settings are
+    another study."""
+    from pathpipe.stages import train
+
     asked = settings.model_dump(mode="json", include={"split", "train", "sweep"})
     asked["sweep"].pop("trials")
     asked["train"].pop("name")
+    asked["inputs"] = train.inputs(run, "sweep", settings)
     return f"{objective.replace(' ', '-').replace('/', '-')}-{fingerprint(asked)[:8]}"
 
 

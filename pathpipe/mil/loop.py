@@ -1,4 +1,4 @@
-"""Models that answer one bag at a time: those whose arithmetic depends on a bag's own length or grid."""
+"""Bag by bag: one output of a batch from those of its bags, for models whose arithmetic depends on a bag's length."""
 
 from __future__ import annotations
 
@@ -9,21 +9,9 @@ import torch
 from torch import Tensor
 
 from pathpipe.mil.bag import Bags
-from pathpipe.mil.model import Auxiliary, MILModule, MILOutput
+from pathpipe.mil.model import Auxiliary, MILOutput
 
 _PER_INSTANCE = ("attention", "attention_raw", "instance_logits", "scores")
-
-
-class LoopModule(MILModule):
-    """Base of models that define `one` bag; a batch is a loop over it, whatever its layout."""
-
-    def one(self, bag: Bags) -> MILOutput:
-        """Logits (1, C) of one bag, packed: `bag.features` is (N, D)."""
-        raise NotImplementedError
-
-    def forward(self, bags: Bags) -> MILOutput:
-        """Logits of a batch, bag by bag."""
-        return join_outputs([self.one(bag) for bag in bags.single()], bags)
 
 
 def join_outputs(outputs: Sequence[MILOutput], bags: Bags) -> MILOutput:

@@ -141,7 +141,7 @@ class MILModule(nn.Module):
     card: ModelCard
     Options: ClassVar[type[Settings]] = Settings
     name: str = ""  # as registered; given by `build_model`
-    output_layers: ClassVar[tuple[str, ...]] = ("head",)  # linear layers whose outputs are logits
+    output_layers: tuple[str, ...] = ("head",)  # linear layers whose outputs are logits
 
     def __init__(self, dim_in: int, dim_out: int, options: Settings) -> None:
         super().__init__()

@@ -60,12 +60,14 @@ def sum_over_instances(weights: Tensor, values: Tensor, bags: Bags) -> Tensor:
 
 def mean_over_instances(values: Tensor, bags: Bags) -> Tensor:
     """Mean of each bag's instances, (B, L) from packed (T, L) or padded (B, N, L)."""
+    wide = torch.promote_types(values.dtype, torch.float32)  # the sum over a long bag is no number of float16
     if bags.mask is not None:
-        return _fill(values, bags.mask, 0.0).sum(1) / bags.mask.sum(1, keepdim=True)
+        return (_fill(values, bags.mask, 0.0).sum(1, dtype=wide) / bags.mask.sum(1, keepdim=True)).to(values.dtype)
     if not _all_at_once(bags, values[:, :1]):
         return torch.stack([part.mean(0) for part in bags.split(values)])
-    members = _membership(bags, values.device).to(values.dtype)
-    return (members @ values) / members.sum(1, keepdim=True)
+    members = _membership(bags, values.device).to(wide)
+    with torch.autocast(values.device.type, enabled=False):
+        return ((members @ values.to(wide)) / members.sum(1, keepdim=True)).to(values.dtype)
 
 
 def max_over_instances(values: Tensor, bags: Bags) -> Tensor:

@@ -63,6 +63,7 @@ class CrossRegionAttention(nn.Module):
 
     @staticmethod
     def handed_back(scores: Tensor) -> Tensor:
-        """(R, n, p) scores -> weights of the n summaries for each tile."""
+        """(R, n, p) scores -> weights of the n summaries for each tile, in float32 or wider: 1e-8 is 0 in float16."""
+        scores = scores if scores.dtype == torch.float64 else scores.float()
         low, high = torch.aminmax(scores, dim=-1, keepdim=True)
         return (scores - low) / (high - low + 1e-8) * scores.softmax(1)

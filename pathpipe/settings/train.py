@@ -77,9 +77,16 @@ class TrainSettings(Settings):
     )
     seeds: list[int] = Field(default=[0], min_length=1, description="One model a fold and seed")
 
-    @field_validator("encoders", "covariates")
+    @field_validator("seeds")
     @classmethod
-    def _each_once(cls, value: list[str]) -> list[str]:
+    def _not_below_zero(cls, value: list[int]) -> list[int]:
+        if min(value) < 0:
+            raise ValueError(f"a seed can't be below 0: {min(value)}")
+        return value
+
+    @field_validator("encoders", "covariates", "seeds")
+    @classmethod
+    def _each_once(cls, value: list[Any]) -> list[Any]:
         twice = next((name for name in value if value.count(name) > 1), None)
         if twice is not None:
             raise ValueError(f"`{twice}` stands twice")

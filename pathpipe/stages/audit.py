@@ -179,7 +179,7 @@ def check(path: Path) -> Made:
 
 STAGE = Stage(
     name="audit",
-    version=1,
+    version=2,
     packages=("numpy", "scipy", "scikit-learn"),
     what=what,
     inputs=inputs,

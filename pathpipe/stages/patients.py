@@ -97,17 +97,10 @@ def task_of(labels: Mapping[str, Label], settings: RunSettings) -> Task:
     """The task, before it has learnt anything.
 
     Raises:
-        SettingsError: An option doesn't fit the target, or a setting of training doesn't.
+        SettingsError: An option doesn't fit the target.
         CohortError: A text can't be a value of the target.
     """
-    task = task_from_target(settings.split.target, labels, settings.train.task_settings)
-    if settings.train.batch_size == 1 and any(spec.kind == "cox" for spec in parse_target(settings.split.target)):
-        raise SettingsError(
-            "Cox's loss compares the patients of a batch, and a batch of one teaches nothing",
-            where="train.batch_size",
-            hint="use `--batch-size 32`, or a discrete-time target (`TIME/EVENT:survival`)",
-        )
-    return task
+    return task_from_target(settings.split.target, labels, settings.train.task_settings)
 
 
 def refuse_encoders(settings: RunSettings) -> None:

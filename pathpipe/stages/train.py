@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from pathpipe.encoders.load import pick_device
-from pathpipe.errors import CohortError, SettingsError, StoreError
+from pathpipe.errors import CohortError, StoreError
 from pathpipe.fingerprint import fingerprint
 from pathpipe.mil.registry import Recipe, build_model
 from pathpipe.provenance import FOLDER_FILE, read_provenance
@@ -37,8 +37,9 @@ from pathpipe.stages.stage import Job, Made, Stage, sections
 from pathpipe.tissue.method import pinned
 from pathpipe.training.checkpoint import Checkpoint, load_checkpoint
 from pathpipe.training.distributed import local_device
-from pathpipe.training.fit import Conditions
+from pathpipe.training.fit import Conditions, refuse_unfit
 from pathpipe.training.logs import refuse_missing
+from pathpipe.training.splits import listed
 from pathpipe.training.trainer import TrainedFold, predict_logits, train_fold
 
 MODEL, HISTORY = "model.pt", "history.csv"
@@ -81,7 +82,9 @@ def make(job: Job) -> Made:
     publish_json(job.target / FOLDER_FILE, job.provenance.to_dict())
     if how.keep is not None:
         how.keep.forget()
-    return _made(trained.best_epoch, len(data.roles["train"]), len(data.roles["test"]))
+    made = _made(trained.best_epoch, len(data.roles["train"]), len(data.roles["test"]))
+    absent = [f"{patient} ({why})" for patient, why in sorted(data.left_out.items())]
+    return replace(made, reason=f"patients of the split that take no part: {listed(absent)}") if absent else made
 
 
 def take_part(job: Job) -> None:
@@ -137,12 +140,7 @@ def preflight(run: Run, settings: RunSettings) -> None:
     recipe = Recipe(settings.train.model, settings.train.model_settings, wrappers_of(settings.train))
     with torch.random.fork_rng(devices=[]):
         model = build_model(recipe, 8, task.outputs)
-    if model.card.needs_classes and task.kind != "classification":
-        raise SettingsError(
-            f"model `{settings.train.model}` learns from classes and takes no {task.kind} target",
-            where="train.model",
-            hint="`pathpipe models NAME` says what a model needs",
-        )
+    refuse_unfit(model, task, settings.train)
 
 
 def _parse(key: str) -> tuple[int, int]:
@@ -159,7 +157,7 @@ def _made(best_epoch: int, trained_on: int | None, tested: int) -> Made:
 
 STAGE = Stage(
     name="train",
-    version=3,
+    version=4,
     packages=("torch", "numpy"),
     what=what,
     inputs=inputs,

@@ -7,6 +7,7 @@ class TestMeanMax(ModelContract):
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -151,7 +152,30 @@ class ModelContract:
         other.load_state_dict(model.state_dict())
         assert torch.equal(_run(model, batch).logits, _run(other, batch).logits)
 
-    @pytest.mark.parametrize("outputs", [2, 3, 4])
+    def test_an_interrupted_training_goes_on_to_the_same_bits(self) -> None:
+        """What a model remembers between steps (a teacher, a queue, prototypes) is in its state."""
+        bags = labelled(Bags.pack(self.bags()), torch.tensor([1, 0, 0, 1]))
+        with torch.random.fork_rng(devices=[]):
+            model, optimiser = self._beginning()
+            for step in range(3):
+                _advance(model, optimiser, bags, step)
+            kept = deepcopy((model.state_dict(), optimiser.state_dict()))
+            losses = [_advance(model, optimiser, bags, step) for step in range(3, 6)]
+            again, optimiser = self._beginning()
+            again.on_epoch(_moment(3))  # as the trainer does where it goes on within an epoch
+            again.load_state_dict(kept[0])
+            optimiser.load_state_dict(kept[1])
+            assert [_advance(again, optimiser, bags, step) for step in range(3, 6)] == losses
+        for name, value in again.state_dict().items():
+            assert torch.equal(value, model.state_dict()[name]), name
+
+    def _beginning(self) -> tuple[MILModule, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = self.fresh().train()
+        model.setup(_moment(0))
+        return model, torch.optim.AdamW(model.parameters(), lr=1e-2)
+
+    @pytest.mark.parametrize("outputs", [1, 2, 3, 4])
     def test_any_number_of_outputs(self, outputs: int) -> None:
         output = _run(self.build(outputs), Bags.pack(self.bags()))
         assert output.logits.shape == (len(SIZES), outputs)
@@ -193,6 +217,26 @@ class ModelContract:
 def labelled(bags: Bags, classes: Tensor) -> Bags:
     """A batch as training has it, with the class of each bag."""
     return replace(bags, labels=Labels("classification", classes))
+
+
+def _moment(step: int) -> TrainContext:
+    """Two steps an epoch, six in all."""
+    return TrainContext(step // 2, 3, step, 6, torch.Generator().manual_seed(step))
+
+
+def _advance(model: MILModule, optimiser: torch.optim.Optimizer, bags: Bags, step: int) -> float:
+    """The loss of a training step, done as the trainer does it."""
+    assert bags.labels is not None and bags.labels.classes is not None
+    torch.manual_seed(step)
+    if step % 2 == 0:
+        model.on_epoch(_moment(step))
+    model.pre_step(bags, _moment(step))
+    optimiser.zero_grad()
+    loss = _loss(model(bags), bags.labels.classes)
+    loss.backward()
+    optimiser.step()
+    model.post_step(bags, _moment(step))
+    return loss.item()
 
 
 def _assert_close(actual: Tensor | None, expected: Tensor) -> None:

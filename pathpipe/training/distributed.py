@@ -68,6 +68,13 @@ class Group:
             for buffer in model.buffers():
                 dist.broadcast(buffer, 0)
 
+    def share_start(self, model: nn.Module) -> None:
+        """Where a model starts becomes where the leader's does: its first bags may have moved it (k-means)."""
+        if self.size > 1:
+            for parameter in model.parameters():
+                dist.broadcast(parameter.detach(), 0)
+            self.share_buffers(model)
+
     def tell(self, message: object = None) -> object:
         """What the leader says, heard by all."""
         said = [message]

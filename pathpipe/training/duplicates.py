@@ -26,7 +26,7 @@ class Duplicates:
         cosine: (N,) of each pair.
         count: How many there are altogether.
         threshold: Cosine from which a pair counts, in this cohort.
-        typical: Median over slides of the cosine to the nearest slide of another patient.
+        typical: Median over slides of the cosine to the second nearest slide of another patient.
     """
 
     pairs: Ints
@@ -37,12 +37,13 @@ class Duplicates:
 
 
 def near_duplicates(means: Floats, patients: Ints, least: float) -> Duplicates:
-    """Pairs of slides of different patients, far closer than this cohort's slides are to their nearest.
+    """Pairs of slides of different patients, far closer than this cohort's slides are to others.
 
     Features of one encoder point in similar directions, and those of one stain more so: 0.999 is much in one cohort
     and usual in another. A pair counts when its cosine is at least `least` and its distance, 1 - cosine, lies four
-    robust standard deviations (of log distance, by median and MAD) below the median distance to the nearest slide of
-    another patient. Memory is that of one block of similarities, whatever the number of slides.
+    robust standard deviations (of log distance, by median and MAD) below the median distance to the second nearest
+    slide of another patient: the nearest is its duplicate, where most slides of a cohort have one. Memory is that of
+    one block of similarities, whatever the number of slides.
 
     Args:
         means: (S, D) mean features of the slides.
@@ -53,11 +54,12 @@ def near_duplicates(means: Floats, patients: Ints, least: float) -> Duplicates:
     """
     size = np.linalg.norm(means, axis=1, keepdims=True)
     unit = np.divide(means, size, out=np.zeros(means.shape, np.float32), where=size > 0, dtype=np.float32)
-    nearest = np.full(len(unit), -1.0, np.float32)
+    two = np.full((len(unit), 2), -1.0, np.float32)  # second nearest, nearest
     for rows, columns, cosine in _blocks(unit, patients):
-        nearest[rows] = np.maximum(nearest[rows], cosine.max(axis=1, initial=-1))
-        nearest[columns] = np.maximum(nearest[columns], cosine.max(axis=0, initial=-1))
-    known = nearest[nearest > -1].astype(np.float64)
+        two[rows] = _largest_two(np.column_stack([two[rows], cosine]))
+        two[columns] = _largest_two(np.column_stack([two[columns], cosine.T]))
+    second, nearest = np.where(two[:, :1] > -1, two, two[:, 1:]).T  # of two slides each has one other only
+    known = second[second > -1].astype(np.float64)
     if not len(known):
         return Duplicates(np.empty((0, 2), np.int64), np.empty(0), 0, float("nan"), float("nan"))
     threshold = max(least, 1 - _outlying(1 - known))
@@ -74,8 +76,13 @@ def near_duplicates(means: Floats, patients: Ints, least: float) -> Duplicates:
     return Duplicates(pairs, np.minimum(cosines, 1.0), count, threshold, float(np.median(known)))
 
 
+def _largest_two(values: Floats) -> Floats:
+    """(N, 2) largest of each row, in ascending order."""
+    return np.sort(np.partition(values, -2, axis=1)[:, -2:], axis=1)
+
+
 def _outlying(distances: npt.NDArray[np.float64]) -> float:
-    """Distance below which a slide is closer to its nearest than slides are."""
+    """Distance below which two slides are closer than slides are."""
     logs = np.log(np.maximum(distances, _CLOSEST))
     middle = float(np.median(logs))
     spread = max(1.4826 * float(np.median(np.abs(logs - middle))), _NO_SPREAD)

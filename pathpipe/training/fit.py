@@ -13,6 +13,7 @@ from pathpipe.errors import SettingsError
 from pathpipe.mil.bag import Bag, Bags, Labels
 from pathpipe.mil.model import MILModule, MILOutput, TrainContext
 from pathpipe.mil.registry import Recipe, build_model
+from pathpipe.registry import suggest
 from pathpipe.settings import TrainSettings
 from pathpipe.tasks.task import Task
 from pathpipe.training.distributed import Group
@@ -106,9 +107,10 @@ class Fit:
         Raises:
             SettingsError: An unknown model or option, or settings that don't fit the task or the device.
         """
-        _refuse(task, settings, device, how.group)
+        _refuse(settings, device, how.group)
         recipe = Recipe(settings.model, settings.model_settings, settings.wrappers)
         model = build_model(recipe, train.bags[0].dim, task.outputs).to(device)
+        refuse_unfit(model, task, settings)
         if task.relative:
             model.level(task.relative)
         weights = task.weights(train.targets) if settings.balance == "weights" else None
@@ -189,6 +191,8 @@ class Fit:
         """Forward and backward; returns the mean loss over the pass's bags, on the device."""
         self.draws.seed_models("forward", one.number, self.device)
         self.model.pre_step(batch.bags, self._context(one.step, self.draws.generator("forward", one.number)))
+        if one.step == 0 and one.first:
+            self.how.group.share_start(self.model)
         kind = _TYPES.get(self.settings.precision)
         arithmetic: AbstractContextManager[object] = torch.autocast(self.device.type, kind) if kind else nullcontext()
         with arithmetic:
@@ -249,16 +253,45 @@ class Fit:
         )
 
 
-def _refuse(task: Task, settings: TrainSettings, device: torch.device, group: Group) -> None:
-    """What would only fail later, or worse, not fail."""
-    if settings.precision == "fp16" and device.type != "cuda":
-        raise SettingsError("fp16 trains on a GPU only", where="train.precision", hint="use fp32, or bf16")
-    if settings.mixup and "cox" in [task.kind, *(part.kind for part in getattr(task, "parts", ()))]:
+def refuse_unfit(model: MILModule, task: Task, settings: TrainSettings) -> None:
+    """Make sure that model and settings suit the target.
+
+    Raises:
+        SettingsError: The model takes no such target, batches are too small for it, targets can't be mixed or balanced
+            by draws, or the task has no metric of the name monitored.
+    """
+    if model.card.needs_classes and task.kind != "classification":
+        raise SettingsError(
+            f"model `{settings.model}` learns from classes and takes no {task.kind} target",
+            where="train.model",
+            hint="`pathpipe models NAME` says what a model needs",
+        )
+    cox = "cox" in [task.kind, *(part.kind for part in getattr(task, "parts", ()))]
+    if cox and settings.batch_size == 1:
+        raise SettingsError(
+            "Cox's loss compares the patients of a batch, and a batch of one teaches nothing",
+            where="train.batch_size",
+            hint="use `--batch-size 32`, or a discrete-time target (`TIME/EVENT:survival`)",
+        )
+    if cox and settings.mixup:
         raise SettingsError(
             "a bag's Cox loss depends on the others at risk, so targets can't be mixed",
             where="train.mixup",
             hint="use a discrete-time target (`TIME/EVENT:survival`), or no mixup",
         )
+    nobody = task.encode([])
+    if settings.balance == "sampling":
+        classes_to_balance(task.kind, nobody)
+    known = ["loss", *task.metrics(torch.zeros(0, task.outputs), nobody)]
+    if settings.monitor not in known:
+        hint = suggest(settings.monitor, known)
+        raise SettingsError(f"the task measures no `{settings.monitor}`", where="train.monitor", hint=hint)
+
+
+def _refuse(settings: TrainSettings, device: torch.device, group: Group) -> None:
+    """What would only fail later, or worse, not fail."""
+    if settings.precision == "fp16" and device.type != "cuda":
+        raise SettingsError("fp16 trains on a GPU only", where="train.precision", hint="use fp32, or bf16")
     if settings.accumulate % group.size:
         raise SettingsError(
             f"the {settings.accumulate} passes of a step can't be shared evenly by {group.size} processes",

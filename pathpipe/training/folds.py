@@ -72,9 +72,7 @@ def plan_folds(strata: Strata, settings: SplitSettings, bonds: Bonds) -> Planned
         rows, evenness = maker.cross_validate()
     splits = Splits.of(rows)
     notes = _check_classes(splits, strata) if strata.classes else []
-    if settings.inner_folds:
-        splits = splits.with_inner(maker.inner(splits))
-    return Planned(splits, evenness, (*notes, *_uneven(evenness)))
+    return Planned(maker.nested(splits), evenness, (*notes, *_uneven(evenness)))
 
 
 def adopt_folds(given: Iterable[Row], strata: Strata, settings: SplitSettings, notes: Iterable[str] = ()) -> Planned:
@@ -100,12 +98,18 @@ def adopt_folds(given: Iterable[Row], strata: Strata, settings: SplitSettings, n
             members["val"] = maker.validating(members["train"], fold)
             members["train"] -= members["val"]
             notes.append(f"fold {fold}: {len(members['val'])} of its training patients are drawn to validate on")
+        if lacking := [role for role in ROLES if not members[role]]:
+            raise CohortError(
+                f"fold {fold} has no patient with a label left in {lacking[0]}",
+                where=settings.folds_from,
+                hint="; ".join(notes) or "all of that role lack a label",
+            )
         kept += [(fold, patient, role) for role in ROLES for patient in members[role]]
     if not kept:
         raise CohortError("none of the patients in these folds has a label", where=f"target `{settings.target}`")
     splits = Splits.of(kept)
     notes += _check_classes(splits, strata) if strata.classes else []
-    return Planned(splits.with_inner(maker.inner(splits)) if settings.inner_folds else splits, None, tuple(notes))
+    return Planned(maker.nested(splits), None, tuple(notes))
 
 
 @dataclass(frozen=True, eq=False)
@@ -154,6 +158,20 @@ class _Maker:
             for fold in range(folds)
             for patient in patients
         ]
+
+    def nested(self, splits: Splits) -> Splits:
+        """The same with inner folds, if there are to be any."""
+        if not self.settings.inner_folds:
+            return splits
+        splits = splits.with_inner(self.inner(splits))
+        for fold in splits.folds if self.strata.classes else ():
+            inner = splits.inner(fold)
+            try:
+                _check_classes(inner or splits, self.strata)
+            except CohortError as error:
+                hint = "use other inner folds, or leave out or merge the rare class"
+                raise CohortError(f"inside fold {fold}, inner {error.what}", hint=hint) from None
+        return splits
 
     def inner(self, splits: Splits) -> list[tuple[int, str, int]]:
         """The inner fold of everyone a fold doesn't test."""

@@ -76,17 +76,30 @@ def find_patients(names: Iterable[str], patients: Mapping[str, str]) -> dict[str
         patients: slide_id -> patient_id of the cohort.
 
     Raises:
-        CohortError: An id is a patient's, and that of another patient's slide.
+        CohortError: An id is a patient's, and that of another patient's slide, or means slides of two patients.
     """
-    slides = {**{_stem(slide): patient for slide, patient in patients.items()}, **patients}
+    slides: dict[str, set[str]] = {}
+    for slide, patient in patients.items():
+        slides.setdefault(_stem(slide), set()).add(patient)
+    slides |= {slide: {patient} for slide, patient in patients.items()}
     known = set(patients.values())
     meaning: dict[str, str | None] = {}
     for name in dict.fromkeys(names):
-        found = {slides[one] for one in (name, _stem(name)) if one in slides} | ({name} & known)
+        found = _meant(name, slides, known) or _meant(_whole(name), slides, known)
         if len(found) > 1:
-            raise CohortError(f"`{name}` is a patient, and a slide of another patient", hint="rename one of the two")
+            what = "is a patient, and a slide of another patient" if name in known else "means slides of two patients"
+            raise CohortError(f"`{name}` {what}: {listed(sorted(found))}", hint="rename one of the two")
         meaning[name] = next(iter(found), None)
     return meaning
+
+
+def _meant(name: str, slides: Mapping[str, set[str]], known: set[str]) -> set[str]:
+    return (slides.get(name) or slides.get(_stem(name), set())) | ({name} & known)
+
+
+def _whole(name: str) -> str:
+    """A numeric id as it was before pandas wrote it from a column with empty cells: 107.0 is 107."""
+    return name.removesuffix(".0") if name.removesuffix(".0").isdigit() else name
 
 
 def foreign_digest(source: Path) -> str:

@@ -170,7 +170,7 @@ def _near_duplicates(slides: AuditedSlides, roles: Roles, least: float, taken: s
         return [Finding("near-duplicate", "note", "there is one patient only, so nobody can be a duplicate", "")]
     numbers = {"threshold": close.threshold, "typical": close.typical}
     if not pairs:
-        usual = f"the nearest slide of another patient is usually at {close.typical:.4f}"
+        usual = f"the second nearest slide of another patient is usually at {close.typical:.4f}"
         what = f"no two slides of different patients are near-duplicates (cosine of mean features; {usual})"
         return [Finding("near-duplicate", "note", what, "", (), numbers)]
     numbers["closest"] = float(close.cosine.max())

@@ -5,6 +5,7 @@ They are for people to watch and hold times, so they lie beside the results (`RU
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
@@ -119,12 +120,12 @@ class MlflowLog:
         tags = {"pathpipe": story.fingerprint, "mlflow.runName": f"{story.name}/{story.unit}"}
         self._id = self._client.create_run(experiment, tags=tags).info.run_id
         for name, value in story.settings.items():
-            self._client.log_param(self._id, name, value)
+            self._client.log_param(self._id, _spelt(name), value)
 
     def epoch(self, row: Mapping[str, float]) -> None:
         """One point on each curve."""
         for name, value in _measures(row).items():
-            self._client.log_metric(self._id, name.replace(" ", "_"), value, step=int(row["epoch"]))
+            self._client.log_metric(self._id, _spelt(name), value, step=int(row["epoch"]))
 
     def close(self, finished: bool) -> None:
         """Tell it how it ended."""
@@ -155,6 +156,11 @@ def refuse_missing(names: Sequence[str]) -> None:
 
 def _measures(row: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in row.items() if name != "epoch"}
+
+
+def _spelt(name: str) -> str:
+    """A name that MLflow takes, where metrics of several targets are called `age:regression r2`."""
+    return re.sub(r"[^\w./-]", "_", name)
 
 
 def _package(name: str, extra: str) -> Any:

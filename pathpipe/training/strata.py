@@ -13,7 +13,7 @@ from pathpipe.tasks.labels import holds, is_known, number, refuse_measured
 
 MAX_BINS = 10  # of a measured value
 TIME_BINS = 4  # as discrete-time survival models cut time
-UNLABELLED = "unlabelled"
+UNLABELLED = "unlabelled "  # no cell of a cohort ends in a blank, so no class is called that
 
 
 @dataclass(frozen=True, eq=False)

@@ -15,7 +15,6 @@ from pathpipe.errors import SettingsError
 from pathpipe.mil.bag import Bag, Bags
 from pathpipe.mil.model import MILModule
 from pathpipe.progress import Notify, Progress, silent
-from pathpipe.registry import suggest
 from pathpipe.settings import TrainSettings
 from pathpipe.tasks.task import Task
 from pathpipe.training.distributed import Group
@@ -75,6 +74,7 @@ def train_fold(
             being finite.
     """
     train, val = _part(data, "train", task), _part(data, "val", task)
+    _refuse_blind(task, val, settings.monitor)
     with _own_randomness(seed, device):
         fit = Fit.of(train, task, settings, seed, torch.device(device), how)
         now = fit.resume()
@@ -122,6 +122,18 @@ def _part(data: FoldData, role: str, task: Task) -> Part:
     return Part([data.bags[p] for p in members], task.encode([data.labels[p] for p in members]))
 
 
+def _refuse_blind(task: Task, val: Part, monitor: str) -> None:
+    """Cox's loss is 0 whatever a model says, and so chooses the first epoch, where no two patients can be compared."""
+    if task.kind == "cox" and monitor == "loss":
+        measured = task.metrics(torch.zeros(len(val), task.outputs), val.targets)
+        if all(math.isnan(value) for value in measured.values()):
+            raise SettingsError(
+                "no two validation patients can be compared by Cox's loss: none had the event before another",
+                where="train.monitor",
+                hint="use a larger --val-fraction, fewer folds, or a discrete-time target (`TIME/EVENT:survival`)",
+            )
+
+
 def _finished(now: Standing, settings: TrainSettings) -> bool:
     """Whether all epochs are through, or enough of them in which nothing got better."""
     waited = now.epoch - now.best_epoch >= settings.patience
@@ -156,13 +168,10 @@ def _score(monitor: str, loss: float, metrics: Mapping[str, float]) -> tuple[flo
     """What the best epoch has most of: the metric, and where that ties, little loss.
 
     Raises:
-        SettingsError: The task has no such metric, or it can't be told on these validation patients.
+        SettingsError: The metric can't be told on these validation patients.
     """
     if monitor == "loss":
         return (-loss, 0.0)
-    if monitor not in metrics:
-        hint = suggest(monitor, ["loss", *metrics])
-        raise SettingsError(f"the task measures no `{monitor}`", where="train.monitor", hint=hint)
     value = metrics[monitor]
     if math.isnan(value):
         raise SettingsError(

@@ -26,6 +26,8 @@ def test_later_layers_win_key_by_key_and_keep_their_origin() -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
+        ({"train": {"seeds": [0, -1]}}, "a seed can't be below 0: -1"),
+        ({"train": {"seeds": [3, 3]}}, "`3` stands twice"),
         ({"tile": {"mp": 1}}, r"tile.mp \(x.yaml\): there is no such setting.*did you mean `mpp`"),
         ({"tiles": {}}, "did you mean `tile`"),
         ({"tile": {"mpp": 0}}, r"tile.mpp \(x.yaml\).*greater than or equal to 0.05; got 0"),

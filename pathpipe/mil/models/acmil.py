@@ -63,6 +63,7 @@ class Acmil(StagedModule):
         branches = options.branches if options.branches > 1 else 0
         self.branch_heads = nn.ModuleList(nn.Linear(options.hidden, dim_out) for _ in range(branches))
         self.head = nn.Linear(options.hidden, dim_out)
+        self.output_layers = ("head", *(f"branch_heads.{number}" for number in range(branches)))
         init_linear(self)
 
     def aggregate(self, hidden: Bags) -> MILOutput:

@@ -93,7 +93,7 @@ class Dtfd(StagedModule):
             rows, picked = self._pick(ranks, groups)
             tier2, _, shares = self._tier2(groups.features[rows], owner.repeat_interleave(picked), len(hidden))
             attention = torch.zeros_like(shares[:1]).expand(len(weights), 1).index_copy(0, rows, shares)
-            scores = _unsorted(ranks, order, hidden)
+            scores = _unsorted(ranks.to(weights.dtype), order, hidden)
         auxiliary = {}
         if self.training and self.options.tier1_weight:
             share = 1.0 / owner.bincount(minlength=len(hidden))[owner]  # short bags have fewer pseudo-bags
@@ -132,12 +132,13 @@ class Dtfd(StagedModule):
         return sum_over_instances(weights, distilled, batch).squeeze(1), raw, weights
 
     def _probability(self, weights: Tensor, tier1_logits: Tensor, groups: Bags) -> Tensor:
-        """(T,) probability of the ranking class, from each instance's own part of its pseudo-bag's logits.
+        """(T,) float64 probability of the ranking class, from each instance's own part of its pseudo-bag's logits.
 
-        The classifier's bias is no instance's, and left out, as in the official code.
+        The classifier's bias is no instance's, and left out, as in the official code. Of a long bag the parts are so
+        small that fewer digits would leave many probabilities equal.
         """
         with torch.no_grad():
-            evidence = weights * (groups.features @ self.tier1_head.weight.T)
+            evidence = (weights * (groups.features @ self.tier1_head.weight.T)).double()
         if self.dim_out == 1:
             return evidence[:, 0].sigmoid()
         by = self.options.rank_by

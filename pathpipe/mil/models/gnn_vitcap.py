@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 import torch
 from pydantic import Field
 from torch import Tensor, nn
+from torch.nn.functional import embedding as rows_of
 from torch.nn.functional import one_hot
 
 from pathpipe.mil.bag import Bags
@@ -46,7 +47,7 @@ class GraphLayer(nn.Module):
         """Nodes (R, L) with edges (R, k) to others -> (R, L); a node alone hears only itself."""
         mixed = self.own(nodes)
         if edges.shape[1]:
-            mixed = mixed + self.near(nodes[edges].mean(1))
+            mixed = mixed + self.near(rows_of(edges, nodes).mean(1))
         return mixed.relu()
 
 
@@ -123,7 +124,8 @@ class GnnVitCap(StagedModule):
     def _shares(self, tiles: Tensor, cluster: Tensor) -> Tensor:
         """(N, R) share of each tile in the representatives of the bag's R clusters; columns sum to 1."""
         used = cluster.unique()
-        scores = (tiles * self.centroids[cluster]).sum(1, keepdim=True) * tiles.shape[1] ** -0.5
+        own = rows_of(cluster, self.centroids)  # indexing would sum its gradients in another order every time
+        scores = (tiles * own).sum(1, keepdim=True) * tiles.shape[1] ** -0.5
         weights = scores.float().masked_fill(cluster[:, None] != used, float("-inf")).softmax(0)
         if self.settings.representative == "sum":
             return weights.to(tiles.dtype)

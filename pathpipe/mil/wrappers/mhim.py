@@ -74,8 +74,9 @@ class Mhim(Wrapper):
     starts as its copy. Of a bag that is left whole nothing changes; prediction is the plain model's.
 
     The class-aware score of an instance is the largest of softmax over classes of W (A_n h_n); the bias, which the
-    published code adds alike to all classes, has no effect and is left out. Where attention is one map a class (DSMIL)
-    it is the largest instance logit, and where there is no attention to speak of (TransMIL) A_n is the class token's.
+    published code adds alike to all classes, has no effect and is left out; a single logit counts against 0. Where
+    attention is one map a class (DSMIL) it is the largest instance logit, and where there is no attention to speak of
+    (TransMIL) A_n is the class token's.
 
     Of what is left after hiding, `keep_ratio` stays and the rest is recycled into tokens. The paper's abstract speaks
     of masking at large scale while its code keeps .8 or .9: try .1 and .2 too.
@@ -97,13 +98,18 @@ class Mhim(Wrapper):
                 f"wrapper `mhim` can't work on `{base.name}`",
                 hint="it needs a model in two stages, as abmil, gated-abmil, dsmil and transmil are; put it innermost",
             )
+        tokens, width = int(options.recycle or 0), base.head.in_features
+        if tokens and base.card.needs_coordinates:
+            raise SettingsError(
+                f"wrapper `mhim` can't recycle instances of `{base.name}`: its tokens lie nowhere on the slide",
+                hint="use mhim.recycle=0",
+            )
         self.student = base
         self.teacher: StagedModule = deepcopy(base).requires_grad_(False)
-        tokens, width = int(options.recycle or 0), base.head.in_features
         self.recycle = Recycle(width, tokens, options.recycle_momentum) if tokens else None
         self.epoch = 0
         self.high = float(options.high or 0.0)
-        self._tokens: Tensor | None = None
+        self._tokens: list[Tensor] = []  # of the forward passes since the last step
 
     def setup(self, context: TrainContext) -> None:
         """The teacher starts as the student."""
@@ -130,14 +136,18 @@ class Mhim(Wrapper):
             follow(self.teacher, self.student, cosine(self.options.momentum, 1.0, context.step, context.total_steps))
         else:
             follow(self.teacher, self.student, self.options.momentum)
-        if self.recycle is not None and self._tokens is not None:
-            self.recycle.follow(self._tokens)
-            self._tokens = None
+        if self.recycle is not None and self._tokens:
+            self.recycle.follow(torch.stack(self._tokens).mean(0))
+        self._tokens.clear()
 
     def forward(self, bags: Bags) -> MILOutput:
         """Logits; in training those of the instances left, and the consistency with the teacher."""
-        if not self.training or self.epoch < self.options.baseline_epochs:
+        if not self.training:
             return self.student(bags)
+        if self.epoch < self.options.baseline_epochs:
+            plain: MILOutput = self.student(bags)
+            self._shares(plain)  # or training would only fail after these epochs
+            return plain
         bags = bags.to_packed()
         with torch.no_grad():
             taught = self.teacher.encode(bags)
@@ -156,20 +166,26 @@ class Mhim(Wrapper):
 
     def _score(self, output: MILOutput, hidden: Bags) -> Tensor:
         """(T, H) of packed instances: higher is easier."""
+        shares = self._shares(output)
+        if self.options.scores == "attention":
+            return shares
+        a_class = output.attention is not None and shares.shape[1] == self.dim_out > 1
+        if a_class and output.instance_logits is not None:
+            return output.instance_logits.amax(1, keepdim=True)
+        return class_aware(shares.mean(1), hidden.features, self.teacher.head.weight)
+
+    def _shares(self, output: MILOutput) -> Tensor:
+        """Attention, or what a model has in its place."""
         shares = output.attention if output.attention is not None else output.attention_raw
         if shares is None:
             raise SettingsError("wrapper `mhim` needs a model that scores instances", where=f"model `{self.base.name}`")
-        if self.options.scores == "attention":
-            return shares
-        if output.attention is not None and shares.shape[1] > 1 and output.instance_logits is not None:
-            return output.instance_logits.amax(1, keepdim=True)
-        return class_aware(shares.mean(1), hidden.features, self.teacher.head.weight)
+        return shares
 
     def _recycled(self, left: Bags) -> Bags:
         """The instances left, or what of them is kept and the tokens of the rest."""
         if self.recycle is None:
             return left
-        parts, tokens = [], []
+        parts = []
         for part in left.split(left.features):
             keep = int(len(part) * self.options.keep_ratio)
             order = torch.randperm(len(part), device=part.device)
@@ -177,9 +193,8 @@ class Mhim(Wrapper):
                 parts.append(part)
                 continue
             made = self.recycle(part[order[keep:]])
-            tokens.append(made.detach())
+            self._tokens.append(made.detach())
             parts.append(torch.cat([part[order[:keep].sort().values], made]))
-        self._tokens = torch.stack(tokens).mean(0) if tokens else None
         lengths = torch.tensor([0, *(len(part) for part in parts)])
         return replace(left, features=torch.cat(parts), offsets=lengths.cumsum(0), xy0=None, slide=None)
 
@@ -191,14 +206,22 @@ class Mhim(Wrapper):
 
 
 def class_aware(attention: Tensor, hidden: Tensor, weight: Tensor) -> Tensor:
-    """(T, 1) largest probability over classes of each instance's share of the logits.
+    """(T, 1) float64 largest probability over classes of each instance's share of the logits.
+
+    A single logit stands against 0. A share is about 1 / T of the logits: in float32 the probabilities of a long bag's
+    instances are equal in part, in bfloat16 all.
 
     Args:
         attention: (T,).
         hidden: (T, L).
         weight: (C, L) of the classifier.
     """
-    return ((attention[:, None] * hidden) @ weight.T).softmax(-1).amax(-1, keepdim=True)
+    with torch.autocast(hidden.device.type, enabled=False):
+        wide = torch.promote_types(hidden.dtype, torch.float32)
+        shares = ((attention[:, None].to(wide) * hidden.to(wide)) @ weight.to(wide).T).double()
+    if shares.shape[1] == 1:
+        return shares.abs().sigmoid()
+    return shares.softmax(-1).amax(-1, keepdim=True)
 
 
 @torch.no_grad()

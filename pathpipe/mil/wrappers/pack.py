@@ -13,7 +13,7 @@ from pathpipe.errors import SettingsError
 from pathpipe.mil.bag import Bags
 from pathpipe.mil.downsample import Downsampler
 from pathpipe.mil.hyperslide import asymmetric, class_mixture, focal, isup_mixture, packs
-from pathpipe.mil.model import Auxiliary, MILModule, MILOutput
+from pathpipe.mil.model import Auxiliary, MILModule, MILOutput, init_linear
 from pathpipe.mil.wrapper import Wrapper
 from pathpipe.settings import Settings
 
@@ -46,7 +46,9 @@ class Pack(Wrapper):
     The published code gives hyperslides of classes `focal` targets, and PANDA's grades `isup`. Its survival target, the
     bin of the earliest event, says of every slide in the pack what is true of one: `mixed` serves there.
 
-    The downsampler is part of the model and stays for prediction, where it merges nothing.
+    The downsampler is part of the model and stays for prediction, where it merges nothing. The published code also
+    doubles `largest` for a batch whose longest slide leaves over more, and can give hyperslides a head of their own:
+    neither is here.
     """
 
     summary = "Samples each slide and learns from packs of what several leave over; merges tiles by attention"
@@ -65,7 +67,13 @@ class Pack(Wrapper):
             self.card = replace(self.card, needs_classes=True)
         self.downsampler: Downsampler | None = None
         if options.downsample > 1:
+            if base.card.needs_coordinates:
+                raise SettingsError(
+                    f"wrapper `pack` can't merge tiles for `{base.name}`: merged, they lie nowhere on the slide",
+                    hint="use pack.downsample=1",
+                )
             self.downsampler = Downsampler(base.dim_in, options.downsample, options.smallest, options.merge)
+            init_linear(self.downsampler)
 
     def deployed(self) -> MILModule:
         """The model inside, or with its downsampler before it."""

@@ -55,6 +55,17 @@ def test_no_more_than_fit_the_memory(run: Run, monkeypatch: pytest.MonkeyPatch) 
     assert devices_of_folds(run, _settings(device="cpu"), 40) == ["cpu"] * 8
 
 
+def test_features_of_several_encoders_are_copied_into_each_process(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = run.features("resnet50", "a")
+    other.parent.mkdir(parents=True)
+    other.write_bytes(bytes(600))
+    monkeypatch.setattr("os.sysconf", lambda name: {"SC_PAGE_SIZE": 1, "SC_PHYS_PAGES": 6400}[name])
+    monkeypatch.setattr("pathpipe.store.pack.fresh_pack", lambda files: object())
+    values = {"train": {"encoders": ["efficientnet-lite0", "resnet50"]}, "execution": {"device": "cpu"}}
+    settings = merge(RunSettings, [("test", values)])[0]
+    assert devices_of_folds(run, settings, 40) == ["cpu"] * 2  # half of 6400 bytes, 1600 each
+
+
 def test_several_folds_on_each_gpu(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     found = devices_of_folds(run, _settings(gpus="all", folds_per_gpu=2), 10)

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import yaml
+from torch.nn.functional import cross_entropy
 
 from pathpipe.errors import SettingsError
 from pathpipe.execution import side_by_side, sweep
+from pathpipe.execution.candidate import Candidate, Round, Trying, rounds_of
 from pathpipe.mil.bag import Bag
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings, merge
 from pathpipe.stages.patients import Prepared
 from pathpipe.tasks.classification import ClassificationTask
+from pathpipe.tasks.ordinal import OrdinalTask
 from pathpipe.testing.bags import witness_bags
 from pathpipe.training import search, trainer
+from pathpipe.training.fit import Conditions
 from pathpipe.training.fold import FoldData
 from pathpipe.training.splits import Splits
 
@@ -54,6 +59,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
 
     monkeypatch.setattr("pathpipe.stages.patients.prepare_fold", prepare_fold)
     monkeypatch.setattr("pathpipe.stages.split.read_splits", lambda run, settings: splits)
+    monkeypatch.setattr("pathpipe.stages.train.inputs", lambda run, key, settings: {"features": "made up"})
     return Run(tmp_path)
 
 
@@ -178,11 +184,54 @@ def test_candidates_side_by_side_learn_from_earlier_batches_only(
     assert one_by_one.best_yaml.parent.name != whole.best_yaml.parent.name
 
 
+def test_other_features_or_labels_are_another_study(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = _settings(trials=1)
+    first = sweep.run_sweep(run, settings, _silent).best_yaml.parent
+    heard: list[sweep.Tried] = []
+    assert sweep.run_sweep(run, settings, heard.append).best_yaml.parent == first and not heard
+    monkeypatch.setattr("pathpipe.stages.train.inputs", lambda run, key, settings: {"features": "of another encoder"})
+    other = sweep.run_sweep(run, settings, heard.append).best_yaml.parent
+    assert other != first and len(heard) == 1
+
+
+def test_a_loss_is_compared_without_the_weights_that_a_candidate_trains_with(run: Run) -> None:
+    """Weighed, the same model would have another loss under another `balance`."""
+    settings = _settings()
+    whole = rounds_of(run, settings)[0].prepared
+    train = whole.data.roles["train"]
+    rare = [patient for patient in train if whole.data.labels[patient] == ("1",)][1:]
+    roles = {**whole.data.roles, "train": tuple(patient for patient in train if patient not in rare)}
+    prepared = replace(whole, data=replace(whole.data, roles=roles))
+    trying = Trying(run, settings, "loss", rounds=[Round(prepared, "val")])
+    found = trying(Candidate(0, settings.train.model_dump(mode="json")).key).reached
+    data, task = prepared.data, prepared.task
+    trained = trainer.train_fold(data, task, settings.train, 0, how=Conditions(predict=("val",)))
+    targets = task.encode([data.labels[patient] for patient in data.roles["val"]])
+    assert found == [pytest.approx(cross_entropy(trained.logits["val"], targets).item())]
+    assert abs(found[0] - trained.history["val_loss"].min()) > 1e-2
+
+
 def test_a_candidate_that_cannot_be_trained_fails_alone(run: Run) -> None:
     settings = _settings(trials=3, models={}, space={"lr": [1e30]})
     swept = sweep.run_sweep(run, settings, _silent)
     assert swept.best is None and not swept.best_yaml.exists()
     assert {one.state for one in swept.trials} == {"fail"} and "loss is" in swept.trials[0].reason
+
+
+def test_a_model_that_takes_no_such_target_fails_alone(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pathpipe.stages import patients
+
+    whole = patients.prepare_fold
+
+    def prepare_fold(*arguments: Any) -> Prepared:
+        return replace(whole(*arguments), task=OrdinalTask("label:ordinal", "label", ("0", "1")))
+
+    monkeypatch.setattr("pathpipe.stages.patients.prepare_fold", prepare_fold)
+    settings = _settings(trials=4, models={"clam-sb": {}, "mean": {}}, space={}, objective="loss")
+    swept = sweep.run_sweep(run, settings, _silent)
+    assert {(one.changes["model"], one.state) for one in swept.trials} == {("clam-sb", "fail"), ("mean", "complete")}
+    reasons = {one.reason for one in swept.trials if one.state == "fail"}
+    assert all("`clam-sb` learns from classes and takes no ordinal target" in reason for reason in reasons)
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,13 @@ def test_branches_and_likeness_join_the_loss() -> None:
     assert weighed.total_loss(lambda logits, bag, share: torch.tensor(1.0 if bag is None else 2.0)).item() == 2.0
 
 
+def test_a_level_start_is_that_of_the_branches_too() -> None:
+    model = build()
+    model.level([1])
+    for head in (model.head, *model.branch_heads):
+        assert not head.weight[1].any() and head.bias[1] == 0 and head.weight[0].any()
+
+
 def test_one_branch_is_gated_attention() -> None:
     model, batch = build(branches=1, mask_top=0), Bags.pack([random_bag(9, DIM), random_bag(4, DIM)])
     other = build_model(Recipe("gated-abmil", {"hidden": 8, "attention_dim": 4, "dropout": 0.0}), DIM, 3)

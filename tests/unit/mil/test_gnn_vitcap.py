@@ -98,6 +98,22 @@ def test_forward_written_out(representative: str) -> None:
     torch.testing.assert_close(output.attention[:, 0], attention)
 
 
+def test_gradients_have_the_same_bits_in_several_threads() -> None:
+    model, batch = build(hidden=64, clusters=4).train(), Bags.pack([random_bag(3_000, 6)])
+    threads, found = torch.get_num_threads(), []
+    torch.set_num_threads(2)
+    try:
+        for _ in range(6):
+            model.zero_grad()
+            torch.manual_seed(1)
+            model(batch).logits.square().sum().backward()
+            assert model.centroids.grad is not None
+            found.append(model.centroids.grad.clone())
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, found[0]) for one in found)
+
+
 def test_twins_add_no_node() -> None:
     """A tile twice stays in its cluster: the best tile, the nodes and the logits are the same."""
     model, bag = build(representative="best"), random_bag(40, 6)

@@ -160,8 +160,34 @@ def test_class_aware_scores() -> None:
     attention = torch.tensor([0.393565, 0.106907, 0.390747, 0.108781])
     weight = torch.tensor([[1.0, 0.0, -1.0], [-0.5, 0.5, 1.0]])
     scores = class_aware(attention, hidden, weight)[:, 0]
-    torch.testing.assert_close(scores, torch.tensor([0.551503, 0.50259, 0.532526, 0.520578]), rtol=0, atol=2e-6)
+    expected = torch.tensor([0.551503, 0.50259, 0.532526, 0.520578], dtype=torch.float64)
+    torch.testing.assert_close(scores, expected, rtol=0, atol=2e-6)
     assert ((scores >= 0.5) & (scores <= 1)).all()
+    alone = class_aware(attention, hidden, weight[:1])[:, 0]  # one logit against 0, as a second class of no weight
+    torch.testing.assert_close(alone, class_aware(attention, hidden, torch.stack([weight[0], 0 * weight[0]]))[:, 0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_instances_of_a_long_bag_keep_scores_of_their_own(dtype: torch.dtype) -> None:
+    """Each has about 1 / 20,000 of the logits: a probability a little beside one half."""
+    random = torch.Generator().manual_seed(0)
+    hidden = torch.randn(20_000, 16, generator=random).to(dtype)
+    attention = torch.rand(20_000, generator=random).softmax(0).to(dtype)
+    weight = torch.randn(2, 16, generator=random)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=dtype == torch.bfloat16):
+        scores = class_aware(attention, hidden, weight)
+    assert len(scores.unique()) > 19_900
+
+
+def test_branches_are_no_classes() -> None:
+    """The maps of ACMIL are five for two classes: its instances are scored by the mean map."""
+    model, bags = _mhim("acmil"), _batch(20)
+    model.eval()
+    hidden = model.teacher.encode(bags)
+    output = model.teacher.aggregate(hidden)
+    assert output.attention is not None
+    expected = class_aware(output.attention.mean(1), hidden.features, model.teacher.head.weight)
+    assert torch.equal(model._score(output, hidden), expected)
 
 
 def test_the_class_bias_has_no_part_in_scores() -> None:
@@ -215,6 +241,18 @@ def test_what_the_student_sees() -> None:
     assert torch.equal(model.recycle.queries, queries)
 
 
+def test_queries_follow_the_tokens_of_all_passes_of_a_step() -> None:
+    model, made = _mhim(recycle=3, recycle_momentum=0.5), []
+    assert model.recycle is not None
+    model.recycle.register_forward_hook(lambda module, given, tokens: made.append(tokens.detach()))
+    queries = model.recycle.queries.clone()
+    for bags in (_batch(20, 17), _batch(30)):
+        model(bags)
+    assert len(made) == 3
+    model.post_step(_batch(30), CONTEXT)
+    torch.testing.assert_close(model.recycle.queries, 0.5 * queries + 0.5 * torch.stack(made).mean(0))
+
+
 def test_nothing_hidden_nor_recycled_is_the_plain_model() -> None:
     model, bags = _mhim(high=0.0, recycle=0, consistency=0.0), _batch(20, 7)
     torch.testing.assert_close(model(bags).logits, model.student(bags).logits)
@@ -256,3 +294,9 @@ def test_versions_and_refusals() -> None:
         _mhim(high=0.5, pool=0.2)
     with pytest.raises(SettingsError, match="can't work on `mean`"):
         _mhim("mean")
+    with pytest.raises(SettingsError, match=r"can't recycle instances of `2dmamba`.*mhim.recycle=0"):
+        _mhim("2dmamba")
+    _mhim("2dmamba", recycle=0)(_batch(20))
+    plain = _mhim("s4mil", baseline_epochs=2)
+    with pytest.raises(SettingsError, match="needs a model that scores instances"):
+        plain(_batch(20))  # in the first of the plain epochs

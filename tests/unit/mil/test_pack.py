@@ -154,6 +154,15 @@ def test_the_downsampler() -> None:
                 torch.testing.assert_close(net.eval()(rows), expected)
 
 
+def test_the_downsampler_starts_as_the_published_one() -> None:
+    torch.manual_seed(0)
+    model = build_model(Recipe("abmil", {}, {"pack": {"downsample": 2}}), 256, 2)
+    assert isinstance(model, Pack) and model.downsampler is not None
+    for layer in (model.downsampler.before[0], model.downsampler.after):
+        assert isinstance(layer, torch.nn.Linear) and not layer.bias.any()
+        assert layer.weight.std().item() == pytest.approx(256**-0.5, rel=0.05)  # Xavier, normal
+
+
 def test_merging_keeps_columns_of_neighbours() -> None:
     torch.manual_seed(0)
     net, tokens = Downsampler(4, 2), torch.arange(24.0).view(6, 4)
@@ -181,6 +190,8 @@ def test_predicts_by_all_tiles_and_stays_only_with_its_downsampler() -> None:
 def test_refusals() -> None:
     with pytest.raises(SettingsError, match="need 6 classes, there are 3"):
         build_model(Recipe("abmil", {}, {"pack": {"residual_loss": "isup"}}), 8, 3)
+    with pytest.raises(SettingsError, match=r"can't merge tiles for `2dmamba`.*pack.downsample=1"):
+        build_model(Recipe("2dmamba", {}, {"pack": {"downsample": 2}}), 8, 3)
     model = _pack(residual_loss="focal")
     with pytest.raises(SettingsError, match="need one class a slide"):
         model(replace(_batch(), labels=None))

@@ -55,6 +55,17 @@ def test_mean(batch: Bags) -> None:
     torch.testing.assert_close(mean_over_instances(batch.features, batch), torch.tensor([[2.0, -5.0], [-4.0, 6.0]]))
 
 
+@pytest.mark.parametrize("at_once", [0, 1 << 20])
+def test_mean_of_many_half_precision_values(at_once: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their sum, 120,000, is more than float16 holds."""
+    monkeypatch.setitem(pooling._AT_ONCE, "cpu", at_once)
+    bags = [Bag(torch.full((length, 1), 3.0)) for length in (40_000, *[2] * 8)]
+    for batch in (Bags.pack(bags), Bags.pad(bags)):
+        with torch.autocast("cpu", dtype=torch.float16):
+            mean = mean_over_instances(batch.features.half(), batch)
+        assert mean.dtype == torch.float16 and mean.tolist() == [[3.0]] * 9
+
+
 def test_max_of_negative_values_ignores_padding(batch: Bags) -> None:
     assert max_over_instances(batch.features, batch).tolist() == [[3, -1], [-4, 6]]
 

@@ -186,7 +186,9 @@ def test_cross_region_attention_hands_back_by_its_equations() -> None:
 def test_one_summary_a_region_is_shared_out_by_the_rescaled_score_alone() -> None:
     scores = torch.tensor([[[0.0, 1.0, 4.0]]])
     torch.testing.assert_close(CrossRegionAttention.handed_back(scores), torch.tensor([[[0.0, 0.25, 1.0]]]))
-    assert not CrossRegionAttention.handed_back(torch.ones(1, 2, 1)).any()
+    for dtype in (torch.float32, torch.float16):  # a region of one tile, and one of zeros alone
+        assert not CrossRegionAttention.handed_back(torch.ones(1, 2, 1, dtype=dtype)).any()
+        assert not CrossRegionAttention.handed_back(torch.zeros(1, 2, 4, dtype=dtype)).any()
 
 
 def test_state_space_kernel_is_the_recurrence() -> None:

@@ -104,6 +104,8 @@ def test_cox(run: Run) -> None:
     assert list(task.hazard) == sorted(task.hazard)
     found = next(iter(read_evaluation(evaluated).model.metrics.values()))
     assert found.value > 0.65
+    with pytest.raises(SettingsError, match=r"measures no `cindx` .hint: .*cindex"):
+        preflight(run, settings_of(f"{TIMED}:cox", monitor="cindx"))
     with pytest.raises(SettingsError, match="a batch of one teaches nothing"):
         preflight(run, settings_of(f"{TIMED}:cox", batch_size=1))
 
@@ -198,6 +200,19 @@ def test_several_encoders_side_by_side(tmp_path: Path) -> None:
     put_features(run, "P03-0", 0.0, "conch_v1", 1, tiles=5)
     with pytest.raises(StoreError, match="have 8 and 5 tiles"):
         prepare_fold(run, settings_of("subtype", **both), 0)
+
+
+def test_a_patient_without_features_takes_no_part_and_is_named(tmp_path: Path) -> None:
+    run = made_up_run(tmp_path, patients=18)
+    settings = settings_of("subtype", epochs=1, name="one")
+    bring(run, "split", settings)
+    run.features("uni", "P03-0").unlink()
+    receipts = bring(run, "train", settings)
+    assert [(one.state, one.reason) for one in receipts] == [
+        ("done", "patients of the split that take no part: P03 (no tiles)")
+    ] * 3
+    tables = [pd.read_csv(run.trained("one", f"fold-{fold}-seed-0") / "predictions.csv") for fold in range(3)]
+    assert set(pd.concat(tables).query("role == 'test'")["patient_id"]) == {f"P{n:02d}" for n in range(18)} - {"P03"}
 
 
 @pytest.mark.parametrize(

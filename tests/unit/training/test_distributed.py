@@ -9,8 +9,13 @@ import torch
 from torch import nn
 
 from pathpipe.errors import SettingsError, StoreError
+from pathpipe.settings import TrainSettings
+from pathpipe.tasks.classification import ClassificationTask
+from pathpipe.testing.bags import random_bag
 from pathpipe.training import distributed
 from pathpipe.training.distributed import Group, in_step, joined_group, local_device, processes_of_torchrun
+from pathpipe.training.fit import Conditions, Fit, Part
+from pathpipe.training.state import Standing
 
 
 @pytest.fixture(autouse=True)
@@ -42,6 +47,33 @@ def test_gradients_of_two_processes_are_summed(monkeypatch: pytest.MonkeyPatch) 
     assert total.item() == 0.75
     assert first.grad.tolist() == [[1, 2]] and second.grad is not None and second.grad.tolist() == [[4]]
     assert third.grad is None
+
+
+def test_processes_start_where_the_leader_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """K-means on the first bags, which are others in each process, puts centroids where the leader's are."""
+    said: list[torch.Tensor] = []
+
+    def broadcast(values: torch.Tensor, source: int) -> None:
+        if rank == source:
+            said.append(values.clone())
+        else:
+            values.copy_(said.pop(0))
+
+    monkeypatch.setattr("torch.distributed.broadcast", broadcast)
+    settings = TrainSettings(model="gnn-vitcap", model_settings={"hidden": 8}, batch_size=2, accumulate=2)
+    train = Part([random_bag(30, 5, seed=seed) for seed in range(4)], torch.tensor([0, 1, 0, 1]))
+    centroids, members = [], []
+    for rank in (0, 1):
+        torch.manual_seed(0)
+        how = Conditions(group=Group(rank, 2))
+        fit = Fit.of(train, ClassificationTask("label", ("a", "b")), settings, 0, torch.device("cpu"), how)
+        fit.begin_epoch(0)
+        (one,) = fit.passes(Standing())
+        fit.add_gradient(one, fit.batch(one))
+        centroids.append(fit.model.get_parameter("centroids").detach())
+        members.append(one.members.tolist())
+    assert not set(members[0]) & set(members[1]) and said == []
+    assert torch.equal(*centroids)
 
 
 def test_a_failure_alone_parts_the_processes(monkeypatch: pytest.MonkeyPatch) -> None:

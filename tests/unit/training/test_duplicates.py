@@ -25,12 +25,21 @@ def test_blocks_find_what_the_whole_matrix_shows(monkeypatch: pytest.MonkeyPatch
     whole = near_duplicates(means, patients, 0.999)
     expected = {(a, b) for a, b in zip(*np.nonzero(cosine >= whole.threshold), strict=True) if a < b}
     assert {(11 - n, 78 + n) for n in range(12)} == expected == set(map(tuple, whole.pairs.tolist()))
-    assert whole.typical == pytest.approx(np.median(cosine.max(axis=1)))
+    assert whole.typical == pytest.approx(np.median(np.sort(cosine, axis=1)[:, -2]))
     assert np.all(np.diff(whole.cosine) <= 0)
     monkeypatch.setattr(duplicates, "_BLOCK", 7)
     blocks = near_duplicates(means, patients, 0.999)
     assert blocks.threshold == pytest.approx(whole.threshold, abs=1e-6)
     assert set(map(tuple, blocks.pairs.tolist())) == expected
+
+
+@pytest.mark.parametrize("scanned_again", [10, 45, 100])
+def test_duplicates_stand_out_however_many_slides_have_one(scanned_again: int) -> None:
+    rng = np.random.default_rng(0)
+    means = (1 + 0.3 * rng.normal(size=(100, 64))).astype(np.float32)
+    again = means[:scanned_again] + 0.01 * rng.normal(size=(scanned_again, 64)).astype(np.float32)
+    found = near_duplicates(np.concatenate([means, again]), np.arange(100 + scanned_again), 0.999)
+    assert sorted(found.pairs.tolist()) == [[number, 100 + number] for number in range(scanned_again)]
 
 
 def test_slides_of_one_patient_may_be_alike() -> None:

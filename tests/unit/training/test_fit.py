@@ -13,10 +13,11 @@ import torch
 
 from pathpipe.errors import SettingsError
 from pathpipe.mil.bag import Bag
+from pathpipe.mil.registry import Recipe, build_model
 from pathpipe.settings import TrainSettings
 from pathpipe.tasks.classification import ClassificationTask
 from pathpipe.training.distributed import Group
-from pathpipe.training.fit import Batch, Conditions, Fit, Part
+from pathpipe.training.fit import Batch, Conditions, Fit, Part, refuse_unfit
 from pathpipe.training.sampling import Mixture
 from pathpipe.training.trainer import TrainedFold, train_fold
 from tests.unit.training.test_trainer import QUICK, RECORDED, TASK, Recorder, _data, _state, recorder
@@ -189,6 +190,41 @@ def test_refuses_to_mix_targets_of_cox() -> None:
     both = task_from_target("t/e:cox,x:regression", {key: (*value, "1.5") for key, value in labels.items()})
     with pytest.raises(SettingsError, match="Cox loss"):
         Fit.of(part, both, settings, 0, torch.device("cpu"), Conditions())
+
+
+def test_refuses_what_does_not_suit_the_target_before_it_is_fitted() -> None:
+    from pathpipe.tasks.build import task_from_target
+
+    labels = {str(number): (str(number), str(number % 2), str(number % 2)) for number in range(1, 9)}
+    task = task_from_target("t/e:survival,c", labels)
+    mean, clam = (build_model(Recipe(name), 2, task.outputs) for name in ("mean", "clam-sb"))
+    refuse_unfit(mean, task, TrainSettings(monitor="t/e:survival cindex", batch_size=1))
+    with pytest.raises(SettingsError, match=r"measures no `auroc` .hint: .*c auroc"):
+        refuse_unfit(mean, task, TrainSettings(monitor="auroc"))
+    with pytest.raises(SettingsError, match="kind several has no classes to draw evenly from"):
+        refuse_unfit(mean, task, TrainSettings(balance="sampling"))
+    with pytest.raises(SettingsError, match="`clam-sb` learns from classes and takes no several target"):
+        refuse_unfit(clam, task, TrainSettings(model="clam-sb"))
+    with pytest.raises(SettingsError, match="a batch of one teaches nothing"):
+        refuse_unfit(mean, task_from_target("c,t/e:cox", labels), TrainSettings(batch_size=1))
+
+
+def test_a_validation_fold_that_cannot_tell_coxs_loss_is_refused() -> None:
+    """Its loss would be 0 in every epoch, and the first one kept."""
+    from pathpipe.tasks.build import task_from_target
+
+    data = _data()
+    seen = {patient: (str(number + 1), str(number % 2)) for number, patient in enumerate(data.labels)}
+    task = task_from_target("t/e:cox", seen)
+    settings = TrainSettings.model_validate({**EVEN, "batch_size": 8})
+    assert train_fold(replace(data, labels=seen), task, settings, 0).history["val_loss"].min() > 0
+    censored = {**seen, **{patient: (seen[patient][0], "0") for patient in data.roles["val"]}}
+    with pytest.raises(SettingsError, match=r"no two validation patients can be compared .*--val-fraction"):
+        train_fold(replace(data, labels=censored), task, settings, 0)
+    last = max(data.roles["val"], key=lambda patient: int(seen[patient][0]))
+    alone = {**censored, last: (seen[last][0], "1")}
+    with pytest.raises(SettingsError, match="no two validation patients"):
+        train_fold(replace(data, labels=alone), task, settings, 0)
 
 
 def test_test_patients_play_no_part_whatever_the_options() -> None:

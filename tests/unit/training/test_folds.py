@@ -156,6 +156,31 @@ def test_nested_folds_leave_the_tested_out_and_are_stratified() -> None:
     assert _plan(folds=4).splits.inner(0) is None
 
 
+def test_a_class_that_an_inner_fold_cannot_train_on_is_refused() -> None:
+    rare = {patient: "a" if number < 3 else "b" for number, patient in enumerate(LABELS)}
+    _plan(rare, folds=3)
+    with pytest.raises(CohortError, match="inside fold 0, inner fold 0 has no patient of class `a` to train on"):
+        _plan(rare, folds=3, inner_folds=3)  # two are left: one scores, the other is stopped by
+    with pytest.raises(CohortError, match=r"inside fold 0, inner fold . has no patient of class `a` to train on"):
+        adopt_folds(
+            [
+                (0, patient, role)
+                for patient, role in zip(rare, ["train", "train", "test", *["train"] * 20], strict=False)
+            ],
+            Strata.of_labels(rare),
+            SplitSettings(folds_from="splits.csv", inner_folds=3),
+        )
+
+
+def test_a_class_may_be_called_unlabelled() -> None:
+    named = {patient: {"a": "unlabelled", "b": "x"}[label] for patient, label in LABELS.items()}
+    values = {patient: (label,) for patient, label in named.items()}
+    planned = plan_folds(strata_of(parse_target("c")[0], values, 4), SplitSettings(target="c", folds=4), Bonds())
+    for fold in range(4):
+        tested = Counter(named[patient] for patient in planned.splits.patients(fold, "test"))
+        assert tested == {"unlabelled": 5, "x": 5}
+
+
 def test_nested_folds_keep_sites_whole() -> None:
     splits = _plan(bonds=Bonds(site=SITES), folds=4, inner_folds=3, by_site="preserved").splits
     inner = splits.inner(2)

@@ -76,6 +76,33 @@ def test_ids_mean_patients_or_slides_with_or_without_suffix() -> None:
     assert list(found.values()) == ["A", "A", "A", "A", None, "D"]
     with pytest.raises(CohortError, match="`B` is a patient, and a slide of another patient"):
         find_patients(["B"], {**PATIENTS, "B": "A"})
+    two = {"a.svs": "A", "a.tif": "B"}
+    assert find_patients(["a.svs", "a.tif"], two) == {"a.svs": "A", "a.tif": "B"}
+    with pytest.raises(CohortError, match="`a` means slides of two patients: A, B"):
+        find_patients(["a"], two)
+
+
+def test_numeric_ids_that_pandas_wrote_as_floats(tmp_path: Path) -> None:
+    """CLAM's columns have different lengths: pandas reads ids of the shorter ones as floats, and writes them so."""
+    columns = [pd.Series([101, 102, 3]), pd.Series([7]), pd.Series([9, 10])]
+    pd.concat(columns, axis=1, keys=["train", "val", "test"]).to_csv(tmp_path / "splits_0.csv")
+    assert ",7.0,9.0" in (tmp_path / "splits_0.csv").read_text()
+    found = read_foreign(tmp_path, {str(number): f"P{number}" for number in (101, 102, 3, 7, 9, 10)})
+    assert found.notes == ()
+    assert {(patient, role) for _, patient, role in found.rows} == {
+        *((f"P{number}", "train") for number in (101, 102, 3)),
+        ("P7", "val"),
+        *((f"P{number}", "test") for number in (9, 10)),
+    }
+    assert find_patients(["7.0"], {"7.0": "A", "7": "B"}) == {"7.0": "A"}
+
+
+def test_a_role_of_which_nobody_is_in_the_cohort_says_so(tmp_path: Path) -> None:
+    (tmp_path / "splits_0.csv").write_text(",train,val,test\n0,s1,other,another\n1,s3,,\n2,s4,,\n")
+    found = read_foreign(tmp_path, PATIENTS)
+    labels = Strata.of_labels({"A": "x", "B": "y", "C": "y"})
+    with pytest.raises(CohortError, match=r"fold 0 has no patient with a label left in test .*: other, another;"):
+        adopt_folds(found.rows, labels, SplitSettings(), found.notes)
 
 
 @pytest.mark.parametrize(

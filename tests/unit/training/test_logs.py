@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -15,6 +16,7 @@ from pathpipe.training.logs import Story, open_logs, refuse_missing
 from pathpipe.training.trainer import train_fold
 from tests.unit.training.test_trainer import QUICK, TASK, _data
 
+MLFLOW_NAME = r"[/\w.\- ]*"  # what MLflow 2 lets metrics and parameters be called; newer ones take a colon too
 ROWS = [{"epoch": 1, "train_loss": 0.5, "val_auroc": 0.75, "lr": 0.01}, {"epoch": 2, "train_loss": 0.25, "lr": 0.02}]
 
 
@@ -104,9 +106,11 @@ class FakeMlflow:
         return SimpleNamespace(info=SimpleNamespace(run_id="r1"))
 
     def log_param(self, run: str, name: str, value: Any) -> None:
+        assert re.fullmatch(MLFLOW_NAME, name)
         self.runs[run]["params"][name] = value
 
     def log_metric(self, run: str, name: str, value: float, step: int) -> None:
+        assert re.fullmatch(MLFLOW_NAME, name)
         self.runs[run]["metrics"].append((name, value, step))
 
     def set_terminated(self, run: str, status: str) -> None:
@@ -134,6 +138,16 @@ def test_mlflow_goes_on_with_the_run_it_began(story: Story, monkeypatch: pytest.
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://server:5000")
     open_logs(["mlflow"], story)
     assert client.uri == "http://server:5000"
+
+
+def test_mlflow_takes_the_metrics_of_several_targets(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    client, module = FakeMlflow(), ModuleType("mlflow")
+    module.MlflowClient = client  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "mlflow", module)
+    (log,) = open_logs(["mlflow"], story)
+    log.epoch({"epoch": 1, "val_er/pr:multilabel auroc": 0.5, "val_t/!c:survival cindex": 0.75})
+    named = [name for name, _, _ in client.runs["r1"]["metrics"]]
+    assert named == ["val_er/pr_multilabel_auroc", "val_t/_c_survival_cindex"]
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "mlflow"])

@@ -8,7 +8,7 @@ import pytest
 
 from pathpipe.errors import CohortError
 from pathpipe.settings.target import parse_target
-from pathpipe.training.strata import Strata, strata_of
+from pathpipe.training.strata import UNLABELLED, Strata, strata_of
 
 
 def _strata(target: str, values: Mapping[str, Sequence[str]], folds: int = 2) -> Strata:
@@ -22,8 +22,8 @@ def _of(strata: Strata) -> dict[str, str]:
 
 def test_grades_are_their_own_strata_and_the_unlabelled_are_one() -> None:
     strata = _strata("grade:ordinal", {"b": ("2",), "a": ("1",), "c": ("",), "d": ("1",)})
-    assert _of(strata) == {"a": "1", "b": "2", "c": "unlabelled", "d": "1"}
-    assert strata.counts == {"1": 2, "2": 1, "unlabelled": 1}
+    assert _of(strata) == {"a": "1", "b": "2", "c": UNLABELLED, "d": "1"}
+    assert strata.counts == {"1": 2, "2": 1, UNLABELLED: 1}
     assert strata.classes
 
 
