@@ -59,12 +59,12 @@ class RegressionTask(Plain):
         """The task of a cohort's target.
 
         Raises:
-            CohortError: A text is no number.
+            CohortError: A text is no number, or all are the same.
         """
         column = spec.columns[0]
-        for patient, (text,) in labels.items():
-            if text:
-                number(text, patient, column)
+        found = {number(text, patient, column) for patient, (text,) in labels.items() if text}
+        if len(found) == 1:
+            raise CohortError("says the same of every patient", where=f"column `{column}`")
         chosen = options if isinstance(options, RegressionOptions) else RegressionOptions()
         return cls(str(spec), column, chosen.loss, chosen.delta)
 

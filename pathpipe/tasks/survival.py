@@ -19,7 +19,7 @@ from pathpipe.tasks.classes import mean_of_known
 from pathpipe.tasks.following import concordance
 from pathpipe.tasks.labels import Label
 from pathpipe.tasks.task import Plain, Table
-from pathpipe.tasks.timed import read_times, reporting_times, survival_table, training_events
+from pathpipe.tasks.timed import Floats, read_times, reporting_times, survival_table, training_events
 
 KIND = "survival"
 
@@ -70,10 +70,13 @@ class SurvivalTask(Plain):
         """The task of a cohort's target.
 
         Raises:
-            CohortError: A text is no time or no event, or no event was seen.
+            CohortError: A text is no time or no event, no event was seen, or too few for the bins of any fold.
         """
         chosen = options if isinstance(options, SurvivalOptions) else SurvivalOptions()
         times = reporting_times(spec, labels)
+        seen, _ = training_events([*labels.values()], spec.columns, spec.censoring)
+        if len(np.unique(seen)) < chosen.bins:
+            raise _too_few(seen, chosen.bins, spec.columns[0])
         return cls(str(spec), spec.columns, spec.censoring, times, chosen.bins, chosen.alpha)
 
     @property
@@ -100,12 +103,7 @@ class SurvivalTask(Plain):
         seen, every = training_events(labels, self.columns, self.censoring)
         edges = np.quantile(seen, np.arange(1, self.bins) / self.bins)
         if len(np.unique(np.searchsorted(edges, seen, side="left"))) < self.bins:  # a bin would have no event
-            raise CohortError(
-                f"{len(np.unique(seen))} different event times of {len(seen)} training patients don't make "
-                f"{self.bins} bins",
-                where=f"column `{self.columns[0]}`",
-                hint="ask for fewer: `--task-settings bins=2`",
-            )
+            raise _too_few(seen, self.bins, self.columns[0])
         return replace(self, edges=tuple(edges.tolist()), end=float(every.max()))
 
     def encode(self, labels: Sequence[Label]) -> Tensor:
@@ -175,3 +173,11 @@ class SurvivalTask(Plain):
             edges=tuple(float(edge) for edge in value.get("edges", ())),
             end=float(value.get("end", 0.0)),
         )
+
+
+def _too_few(seen: Floats, bins: int, column: str) -> CohortError:
+    return CohortError(
+        f"{len(np.unique(seen))} different event times of {len(seen)} patients don't make {bins} bins",
+        where=f"column `{column}`",
+        hint="ask for fewer: `--task-settings bins=2`",
+    )

@@ -137,8 +137,18 @@ def dismiss() -> bool:
 
 
 def local_device(asked: str) -> str:
-    """The device of this process: with several on one machine, each takes the GPU of its local rank."""
+    """The device of this process: with several on one machine, each takes the GPU of its local rank.
+
+    Raises:
+        SettingsError: One GPU is named, and several processes of this machine would share it.
+    """
     rank = int(os.environ.get("LOCAL_RANK", "0"))
+    if asked.startswith("cuda:") and int(os.environ.get("LOCAL_WORLD_SIZE", "1")) > 1:
+        raise SettingsError(
+            f"all processes of this machine would share {asked}",
+            where="--device",
+            hint="leave it out, and each takes a GPU of its own; CUDA_VISIBLE_DEVICES says which there are",
+        )
     if processes_of_torchrun() == 1 or asked not in ("auto", "cuda") or not torch.cuda.is_available():
         return asked
     return f"cuda:{rank % torch.cuda.device_count()}"

@@ -12,7 +12,7 @@ import pandas as pd
 from pathpipe.errors import CohortError
 from pathpipe.fingerprint import fingerprint, sampled_digest
 from pathpipe.places import SLIDE_SUFFIXES
-from pathpipe.training.splits import COLUMNS, ROLES, Row, Splits, listed, read_csv
+from pathpipe.training.splits import COLUMNS, INNER, ROLES, Row, Splits, listed, read_csv
 
 _FILE = re.compile(r"splits?_(\d+)(_bool)?\.csv")
 _OWN = "splits.csv"
@@ -51,8 +51,12 @@ def read_foreign(source: Path, patients: Mapping[str, str]) -> Foreign:
     """
     # each of them may hold slides of one patient in two roles: `Splits` refuses that when the rows become one
     named: list[tuple[int, str, str]] = []
+    notes = []
     for number, path in _files(source):
-        named += _named(read_csv(path), number, path)
+        table = read_csv(path)
+        named += _named(table, number, path)
+        if set(COLUMNS) | {INNER} <= set(table.columns):
+            notes.append("the inner folds that are given are left out: `--inner-folds` deals out new ones")
     meaning = find_patients((name for _, name, _ in named), patients)
     unknown = [name for name, patient in meaning.items() if patient is None]
     if len(unknown) == len(meaning):
@@ -60,7 +64,6 @@ def read_foreign(source: Path, patients: Mapping[str, str]) -> Foreign:
             f"none of its {len(unknown)} ids is a slide or patient of the cohort: {listed(unknown)}", where=str(source)
         )
     rows = [(fold, patient, role) for fold, name, role in named if (patient := meaning[name]) is not None]
-    notes = []
     if unknown:
         notes.append(f"{len(unknown)} ids in the given folds are not in the cohort: {listed(unknown)}")
     absent = sorted(set(patients.values()) - {patient for _, patient, _ in rows})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
@@ -97,6 +98,7 @@ class Vit(StagedModule):
         super().__init__(dim_in, dim_out, options)
         width = options.hidden
         self.step_px = options.step_px if options.position == "sincos" else None
+        self.card = replace(self.card, needs_coordinates=self.step_px is not None)
         self.embed = nn.Linear(dim_in, width)
         self.dropout = nn.Dropout(options.dropout)
         self.token = nn.Parameter(torch.randn(1, width) * 0.02)

@@ -192,6 +192,9 @@ def test_refusals() -> None:
         build_model(Recipe("abmil", {}, {"pack": {"residual_loss": "isup"}}), 8, 3)
     with pytest.raises(SettingsError, match=r"can't merge tiles for `2dmamba`.*pack.downsample=1"):
         build_model(Recipe("2dmamba", {}, {"pack": {"downsample": 2}}), 8, 3)
+    with pytest.raises(SettingsError, match=r"can't merge tiles for `vit`"):
+        build_model(Recipe("vit", {"position": "sincos"}, {"pack": {"downsample": 2}}), 8, 3)
+    build_model(Recipe("vit", {}, {"pack": {"downsample": 2}}), 8, 3)
     model = _pack(residual_loss="focal")
     with pytest.raises(SettingsError, match="need one class a slide"):
         model(replace(_batch(), labels=None))

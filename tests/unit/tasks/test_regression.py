@@ -37,6 +37,11 @@ def test_nothing_to_learn(labels: list[tuple[str]]) -> None:
         TASK.fit(labels)
 
 
+def test_a_cohort_of_one_value_is_refused_before_any_fold() -> None:
+    with pytest.raises(CohortError, match="column `age`: says the same of every patient"):
+        RegressionTask.build(SPEC, {"P1": ("50",), "P2": ("50.0",), "P3": ("",)}, RegressionOptions())
+
+
 @pytest.mark.parametrize("text", ["old", "nan", "inf"])
 def test_names_the_patient_whose_text_is_no_number(text: str) -> None:
     with pytest.raises(CohortError, match=f"column `age`: `{text}` of patient P2 is no number"):
@@ -48,7 +53,9 @@ def test_losses() -> None:
     targets = torch.tensor([0.0, 0.0, math.nan])
     huber = TASK.loss(logits, targets, None)
     assert huber.item() == pytest.approx((0.5 * 0.25 + (3 - 0.5)) / 2)
-    mse = RegressionTask.build(SPEC, {"P": ("1",)}, RegressionOptions(loss="mse")).loss(logits, targets, None)
+    mse = RegressionTask.build(SPEC, {"P": ("1",), "Q": ("2",)}, RegressionOptions(loss="mse")).loss(
+        logits, targets, None
+    )
     assert mse.item() == pytest.approx((0.25 + 9) / 2)
     (huber + mse).backward()
     assert logits.grad is not None and logits.grad[2] == 0

@@ -70,6 +70,9 @@ def test_too_few_different_times() -> None:
         TASK.fit([("1", "1"), ("1", "1"), ("2", "1"), ("2", "1")])
     with pytest.raises(CohortError, match="no training patient had the event"):
         TASK.fit([("1", "0"), ("2", "0")])
+    cohort = {"P1": ("1", "1"), "P2": ("2", "1"), "P3": ("2", "1"), "P4": ("3", "0")}
+    with pytest.raises(CohortError, match="2 different event times of 3 patients don't make 4 bins"):
+        SurvivalTask.build(SPEC, cohort, SurvivalOptions())
 
 
 def test_survival_between_edges() -> None:

@@ -20,7 +20,7 @@ from pathpipe.training.state import Standing
 
 @pytest.fixture(autouse=True)
 def no_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(distributed, "_apart", threading.Event())
 
@@ -100,5 +100,8 @@ def test_each_process_takes_the_gpu_of_its_rank(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert local_device("auto") == "cuda:1" and local_device("cpu") == "cpu" and local_device("cuda:0") == "cuda:0"
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    with pytest.raises(SettingsError, match="--device: all processes of this machine would share cuda:0"):
+        local_device("cuda:0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert local_device("auto") == "auto"

@@ -40,6 +40,14 @@ def test_three_layouts_say_the_same(tmp_path: Path, name: str, text: str) -> Non
         assert found.notes == ()
 
 
+def test_inner_folds_are_not_taken_over_and_it_says_so(tmp_path: Path) -> None:
+    nested = "fold,patient_id,role,inner\n0,A,train,0\n0,B,train,1\n0,C,val,2\n0,D,test,-1\n"
+    (tmp_path / "splits.csv").write_text(nested)
+    found = read_foreign(tmp_path, PATIENTS)
+    assert set(found.rows) == ROWS
+    assert found.notes == ("the inner folds that are given are left out: `--inner-folds` deals out new ones",)
+
+
 def test_a_fold_in_both_forms_is_read_once_and_folds_by_number(tmp_path: Path) -> None:
     (tmp_path / "splits_0_bool.csv").write_text(TALL.replace("s5,False,False,True", "s5,True,False,False"))
     (tmp_path / "splits_0.csv").write_text(WIDE)
