@@ -46,9 +46,24 @@ class SlideRow:
 
 @dataclass(frozen=True)
 class Cohort:
-    """Slides in the order of the table."""
+    """Slides in the order of the table.
+
+    Raises:
+        CohortError: A path isn't text in UTF-8: no table could hold it.
+    """
 
     slides: tuple[SlideRow, ...]
+
+    def __post_init__(self) -> None:
+        for slide in self.slides:
+            try:
+                str(slide.path).encode()
+            except UnicodeEncodeError:
+                raise CohortError(
+                    "the name of a file or folder isn't UTF-8",
+                    where=str(slide.path).encode(errors="backslashreplace").decode(),
+                    hint="rename it, or keep it out of the folder",
+                ) from None
 
     @classmethod
     def read(cls, source: Place) -> Cohort:
@@ -181,13 +196,16 @@ def _from_table(source: Place) -> tuple[SlideRow, ...]:
     if not records:
         raise CohortError("has no rows", where=shown(source))
     label_columns = [name for name in columns if name not in OWN_COLUMNS]
-    rows = tuple(_row(record, number, source, label_columns) for number, record in enumerate(records, start=2))
+    rows = {number: _row(record, number, source, label_columns) for number, record in records.items()}
     _refuse_twins(rows, source)
-    return rows
+    return tuple(rows.values())
 
 
-def _read_table(source: Place) -> tuple[list[str], list[dict[str, str]]]:
-    """Column names, and one record a row; not by pandas, which takes longer to import than a table to read."""
+def _read_table(source: Place) -> tuple[list[str], dict[int, dict[str, str]]]:
+    """Column names, and the record of each row that isn't blank, by its number as a spreadsheet counts.
+
+    Not by pandas, which takes longer to import than a table to read.
+    """
     separator = "\t" if source.suffix.lower() == ".tsv" else ","
     try:
         with _opened(source) as file:
@@ -196,18 +214,27 @@ def _read_table(source: Place) -> tuple[list[str], list[dict[str, str]]]:
         raise CohortError(f"can't be read as a table: {error}", where=shown(source)) from None
     if not any(map(any, lines)):
         raise CohortError("can't be read as a table: it is empty", where=shown(source))
-    columns, *rows = [line for line in lines if any(line)]
+    lines = _without_blank_columns(lines)
+    (_, columns), *rows = [(number, line) for number, line in enumerate(lines, start=1) if any(line)]
     twice = [name for name, count in Counter(columns).items() if count > 1]
     if twice:
         raise CohortError(f"has two columns `{twice[0]}`", where=shown(source))
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows:
         if len(row) > len(columns):
             raise CohortError(
                 f"has {len(row)} values for {len(columns)} columns",
                 where=f"{shown(source)}, row {number}",
                 hint="put values that hold the separator into quotes",
             )
-    return columns, [dict(zip(columns, row + [""] * (len(columns) - len(row)), strict=True)) for row in rows]
+    return columns, {
+        number: dict(zip(columns, row + [""] * (len(columns) - len(row)), strict=True)) for number, row in rows
+    }
+
+
+def _without_blank_columns(lines: list[list[str]]) -> list[list[str]]:
+    """Spreadsheets write separators after the last column, too: cells without a name and a value anywhere."""
+    width = max(index + 1 for line in lines for index, cell in enumerate(line) if cell)
+    return [line[:width] for line in lines]
 
 
 def _opened(source: Place) -> io.TextIOBase:
@@ -255,13 +282,13 @@ def _number(text: str, where: str) -> float | None:
         raise CohortError(f"`{text}` is not a number of um/px", where=where) from None
 
 
-def _refuse_twins(rows: tuple[SlideRow, ...], source: Place) -> None:
+def _refuse_twins(rows: Mapping[int, SlideRow], source: Place) -> None:
     for what, values in (
-        ("slide_id", [row.slide_id for row in rows]),
-        ("path", [str(row.path) for row in rows]),
+        ("slide_id", {number: row.slide_id for number, row in rows.items()}),
+        ("path", {number: str(row.path) for number, row in rows.items()}),
     ):
         first: dict[str, int] = {}
-        for number, value in enumerate(values, start=2):
+        for number, value in values.items():
             if value in first:
                 raise CohortError(
                     f"rows {first[value]} and {number} have the same {what}: {value}",
@@ -270,7 +297,7 @@ def _refuse_twins(rows: tuple[SlideRow, ...], source: Place) -> None:
                 )
             first[value] = number
     series: dict[tuple[Path, str], int] = {}
-    for number, row in enumerate(rows, start=2):
+    for number, row in rows.items():
         if isinstance(row.path, Url):
             continue
         uid = series_uid(row.path) if row.path.suffix.lower() == SUFFIX else None

@@ -155,6 +155,11 @@ class Run:
         """Folder of one split: splits.csv and its provenance."""
         return self.folder / "splits" / name
 
+    def splits(self) -> list[Path]:
+        """Folders of all splits there are."""
+        parent = self.folder / "splits"
+        return sorted(parent.iterdir()) if parent.is_dir() else []
+
     def audit(self, name: str) -> Path:
         """Folder of one audit: audit.json, audit.txt."""
         return self.folder / "audit" / name

@@ -148,14 +148,31 @@ def heatmap(
 ) -> None:
     """Draw what a trained model looked at, from stored features.
 
-    Each slide is scored by the models that never saw its patient. SOURCE is a run, or one model of it:
-    RUN/train/NAME. Prints whether the explanations hold. Writes RUN/heatmaps/NAME/SLIDE/ and RUN/explanations/NAME/.
+    Each slide is scored by the models that never saw its patient; where none is left (a fixed test set), it is not
+    drawn. SOURCE is a run, or one model of it: RUN/train/NAME. Prints whether the explanations hold. Writes
+    RUN/heatmaps/NAME/SLIDE/ and RUN/explanations/NAME/.
     """
     asked = Request(source, out, config, print_config, quiet)
     if slide:
-        run_stage("heatmap", asked, given, only=slide)
+        found, settings = run_stage("heatmap", asked, given, only=slide)
+        _refuse_seen(found, settings, slide)
     else:
         run_stage("explanations", asked, given, None, _show_explanations)
+
+
+def _refuse_seen(run: Run, settings: RunSettings, slides: list[str]) -> None:
+    """Say so where a slide that was asked for can't be drawn."""
+    from pathpipe.errors import CohortError
+    from pathpipe.stages.chain import always_seen
+
+    seen = always_seen(run, settings)
+    lost = [slide for slide in slides if slide in seen]
+    if lost:
+        raise CohortError(
+            "every model was trained or validated on the patient",
+            where=", ".join(lost),
+            hint="a slide is explained by models that never saw its patient",
+        )
 
 
 @with_settings("execution", "cluster")

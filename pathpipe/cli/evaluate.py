@@ -112,7 +112,8 @@ def _show(run: Run, settings: RunSettings) -> None:
             numbers.append(beside[name].value if name in beside else None)
             rows.append([target, name, *map(_short, numbers)])
     print_table(columns, rows)
-    _say_notes([*found.model.notes, *([found.baseline_note] if found.baseline_note else [])])
+    further = [f"{target}: {note}" for target, model in found.others.items() for note in model.notes]
+    _say_notes([*found.model.notes, *further, *([found.baseline_note] if found.baseline_note else [])])
     if found.against_baseline is not None and found.against_baseline.differences:
         first = found.against_baseline.differences[0]
         low, value, high = (

@@ -91,7 +91,8 @@ def _timm_record(name: str) -> EncoderRecord:
         return EncoderRecord(
             name=name,
             architecture=architecture,
-            dim=model.num_features,
+            # some networks widen what they have pooled (MobileNetV3, HGNet, VGG)
+            dim=model.num_features if token else model.head_hidden_size,
             parameters=sum(parameter.numel() for parameter in model.parameters()),
             input_px=config["input_size"][-1],
             mean=config["mean"],

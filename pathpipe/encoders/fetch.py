@@ -201,6 +201,9 @@ def _from_url(record: EncoderRecord, offline: bool) -> Path:
         with urlopen(record.weights.url, timeout=60) as answer, partial.open("wb") as target:
             while block := answer.read(1 << 20):
                 target.write(block)
+            wanted = int(answer.headers.get("Content-Length") or target.tell())
+            if target.tell() != wanted:  # a broken connection looks like the end of the file
+                raise OSError(f"{target.tell()} of {wanted} bytes came")
         check_published(record, partial)
         partial.replace(path)
     except (URLError, TimeoutError, OSError) as error:

@@ -119,11 +119,15 @@ def _identity(record: EncoderRecord, path: Path) -> EncoderIdentity:
     )
 
 
+_LOADING = threading.Lock()  # slides in flight ask at once, and each would load a network of its own
+
+
 def load_for(settings: RunSettings, offline: bool = False) -> Encoder:
-    """The encoder of a run's settings; see `load_encoder`."""
+    """The encoder of a run's settings, one for all threads; see `load_encoder`."""
     extract, execution = settings.extract, settings.execution
     tuning = Tuning(extract.precision, execution.channels_last, execution.compile)
-    return load_encoder(extract.encoder, extract.weights, execution.device, tuning, offline or execution.offline)
+    with _LOADING:
+        return load_encoder(extract.encoder, extract.weights, execution.device, tuning, offline or execution.offline)
 
 
 @lru_cache(maxsize=4)

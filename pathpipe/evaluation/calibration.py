@@ -42,13 +42,6 @@ def top_label(targets: Ints, probabilities: Floats) -> tuple[Ints, Floats]:
     return (probabilities.argmax(axis=1) == targets).astype(np.int64), probabilities.max(axis=1)
 
 
-def equal_width_bins(score: Floats, bins: int) -> Ints:
-    """(P,) the bin of each score: [0, 1/B], (1/B, 2/B], ..."""
-    _checked_scores(score, bins)
-    edges = np.linspace(0, 1, bins + 1)
-    return np.searchsorted(edges[1:-1], score, side="left").astype(np.int64)
-
-
 def equal_mass_bins(score: Floats, bins: int) -> Ints:
     """(P,) the bin of each score, with as equally many patients as ties allow: equal scores share a bin."""
     _checked_scores(score, bins)
@@ -65,7 +58,7 @@ def expected_calibration_error(outcome: Ints, score: Floats, weights: Floats, bi
     Never below 0, so it is too high in small samples; compare only what has as many patients and the same bins.
 
     Args:
-        bin_of: (P,) of `equal_width_bins` or `equal_mass_bins`; the same in all draws.
+        bin_of: (P,) of `equal_mass_bins`; the same in all draws.
 
     Reference: Naeini, Cooper & Hauskrecht (2015), AAAI; Guo et al. (2017), ICML, eq. 3.
     """

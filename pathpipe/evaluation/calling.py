@@ -31,8 +31,7 @@ def called_classes(predictions: Predictions, rule: str) -> tuple[Ints, dict[int,
     thresholds: dict[int, float] = {}
     notes = []
     predicted = np.zeros(len(test.targets), np.int64)
-    for fold, speaking in predictions.speaking().items():
-        rows = np.isin(val.folds, speaking)
+    for fold, rows in predictions.deciding(val.patients, val.folds).items():
         threshold = _threshold(val.targets[rows], val.probabilities[rows, 1], rule)
         if threshold is None:
             threshold = 0.5

@@ -30,6 +30,14 @@ ONE_SCALE = (
     "risks of different folds come from different models, which needn't agree on a scale: only what is compared within "
     "folds says how well a model orders patients"
 )
+TESTED_AGAIN = (
+    "patients are tested in several folds: each counts once, in the first of them, with the mean of what all those "
+    "folds' models say"
+)
+MIXED = (
+    "not all patients of a fold are tested by the same models, so that even there risks needn't be on one scale: draw "
+    "folds that test each patient once"
+)
 
 
 @dataclass(frozen=True)
@@ -58,7 +66,7 @@ def evaluate_predictions(
     around = around or Surroundings()
     tested, chosen = unseen_patients(predictions, settings, around.horizon)
     weights = draw_weights(tested.strata, settings.bootstrap, settings.seed)
-    notes = [*_few(tested), *chosen.notes]
+    notes = [*_few(tested), *_tested_again(predictions), *chosen.notes]
     groups = None
     if tested.kind == "survival":
         groups, more = _risk_groups(predictions, tested, settings)
@@ -100,17 +108,26 @@ def _of_part(part: Unseen, names: tuple[str, ...], settings: EvaluateSettings) -
     return measure_all({name: named[name] for name in names if name in named}, weights, part.strata, settings)
 
 
+def _tested_again(predictions: Predictions) -> list[str]:
+    """How patients are counted whom several models tested."""
+    if all(speaking == (fold,) for fold, speaking in predictions.speaking().items()):
+        return []
+    return [TESTED_AGAIN, *([MIXED] if predictions.kind == "survival" and predictions.mixed else [])]
+
+
 def _few(tested: Unseen) -> list[str]:
     """Warnings of classes too small to say much about."""
     notes = []
     for name, count in tested.counts.items():
         patients = "test patient is" if count == 1 else "test patients are"
-        what = {"event": "seen to have the event", "censored": "censored"}.get(name, f"`{name}`")
+        what = f"`{name}`" if tested.classes else "seen to have the event"
         if tested.kind == "regression":
             patients, what = patients.rpartition(" ")[0], "there"
-        if count == 0 and (tested.kind, name) != ("survival", "censored"):
+        if (tested.kind, name) == ("survival", "censored"):  # nothing needs one
+            continue
+        if count == 0:
             notes.append(f"no test patient is {what}: numbers that need one are undefined")
-        elif 0 < count < FEW and name != "censored":
+        elif count < FEW:
             notes.append(f"only {count} {patients} {what}: the intervals are narrower than the truth")
     return notes
 

@@ -130,13 +130,36 @@ class Predictions:
     def speaking(self) -> dict[int, tuple[int, ...]]:
         """Fold -> the folds whose models speak of the patients that are counted in it; itself, if each is tested once.
 
-        Their validation patients are those by which something may be decided for them.
+        Their validation patients are those by which something may be decided for them: see `deciding`.
         """
         test = self.table[self.table["role"] == "test"]
         first = test.groupby("patient_id")["fold"].transform("min")
         return {
             int(str(fold)): tuple(sorted({int(one) for one in rows["fold"]}))
             for fold, rows in test.groupby(first, sort=True)
+        }
+
+    @property
+    def mixed(self) -> bool:
+        """Whether patients that are counted in one fold are tested by different models."""
+        test = self.table[self.table["role"] == "test"]
+        sets = {frozenset(map(int, folds)) for _, folds in test.groupby("patient_id")["fold"]}
+        return len({min(folds) for folds in sets}) < len(sets)
+
+    def deciding(self, patients: Sequence[str], folds: npt.NDArray[np.int64]) -> dict[int, npt.NDArray[np.bool_]]:
+        """Fold -> (V,) which rows of validation may decide something for the test patients counted in that fold.
+
+        Those of the models that speak of them, less those patients themselves: where folds are drawn independently, one
+        model may validate on whom another tests.
+
+        Args:
+            patients: (V,) of the rows of validation.
+            folds: (V,) likewise.
+        """
+        tested = {int(str(fold)): set(rows["patient_id"]) for fold, rows in self.averaged("test").groupby("fold")}
+        return {
+            fold: np.isin(folds, speaking) & np.array([one not in tested[fold] for one in patients], bool)
+            for fold, speaking in self.speaking().items()
         }
 
     def pooled(self, role: str) -> Pool:

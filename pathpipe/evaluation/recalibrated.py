@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from pathpipe.evaluation import calibration, measures
-from pathpipe.evaluation.arrays import Floats, Ints
+from pathpipe.evaluation.arrays import Bools, Floats, Ints
 from pathpipe.evaluation.bootstrap import Interval
 from pathpipe.evaluation.evaluation import Calibration, Recalibrated, ReliabilityPoints
 from pathpipe.evaluation.measures import Measure
@@ -33,14 +33,14 @@ def calibrate(predictions: Predictions, gauge: Gauge, confidence: float) -> Cali
         confidence: Of the intervals of the reliability.
     """
     val, test = predictions.pooled("val"), predictions.pooled("test")
-    speaking = predictions.speaking()
+    deciding = predictions.deciding(val.patients, val.folds)
     fits: dict[str, Callable[[Ints, Floats], Fit]] = {"temperature": _temperature}
     if len(test.classes) == 2:
         fits["platt"] = _platt
     return Calibration(
         outcome=test.classes[1] if len(test.classes) == 2 else TOP,
         reliability=reliability_points(test.targets, test.probabilities, confidence),
-        recalibrated={name: _corrected(val, test, speaking, fit, gauge, confidence) for name, fit in fits.items()},
+        recalibrated={name: _corrected(val, test, deciding, fit, gauge, confidence) for name, fit in fits.items()},
     )
 
 
@@ -64,14 +64,14 @@ def reliability_points(targets: Ints, probabilities: Floats, confidence: float) 
 def _corrected(
     val: Pool,
     test: Pool,
-    speaking: Mapping[int, tuple[int, ...]],
+    deciding: Mapping[int, Bools],
     fit: Callable[[Ints, Floats], Fit],
     gauge: Gauge,
     confidence: float,
 ) -> Recalibrated:
     fitted, notes, corrected = {}, [], np.empty_like(test.probabilities)
-    for fold, folds in speaking.items():
-        of_val, of_test = np.isin(val.folds, folds), test.folds == fold
+    for fold, of_val in deciding.items():
+        of_test = test.folds == fold
         numbers, note, apply = fit(val.targets[of_val], _logits(val.probabilities[of_val]))
         fitted[fold] = numbers
         corrected[of_test] = apply(_logits(test.probabilities[of_test]))

@@ -1,6 +1,7 @@
 """Corrections of overconfident probabilities, fitted on validation patients and applied to others.
 
-Neither changes which of two patients scores higher; temperature doesn't change the predicted class either.
+A temperature changes neither which of two patients scores higher nor the predicted class. Platt's line changes the
+class, and where validation says that the scores are the wrong way round, also the order.
 """
 
 from __future__ import annotations

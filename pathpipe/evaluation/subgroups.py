@@ -37,11 +37,17 @@ def subgroups(tested: Unseen, columns: Mapping[str, Mapping[str, str]], gauge: G
 
 
 def _caution(part: Unseen) -> str | None:
-    counts = part.counts
+    counts = {f"`{name}`": count for name, count in part.counts.items()}
+    if part.kind == "survival":  # nothing needs a censored patient
+        counts = {"seen to have the event": part.counts["event"]}
+    elif part.kind == "regression":
+        counts = {}
     absent = [name for name, count in counts.items() if count == 0]
     few = [name for name, count in counts.items() if 0 < count < FEW]
     if absent:
-        return f"no patient is `{absent[0]}`: numbers that need one are undefined"
+        return f"no patient is {absent[0]}: numbers that need one are undefined"
     if few:
-        return f"only {counts[few[0]]} {'is' if counts[few[0]] == 1 else 'are'} `{few[0]}`: too few to conclude from"
-    return f"only {len(part.patients)} patients: too few to conclude from" if len(part.patients) < SMALL else None
+        return f"only {counts[few[0]]} {'is' if counts[few[0]] == 1 else 'are'} {few[0]}: too few to conclude from"
+    if len(part.patients) >= SMALL:
+        return None
+    return f"only {len(part.patients)} patient{'s' if len(part.patients) > 1 else ''}: too few to conclude from"

@@ -139,7 +139,7 @@ def renamed(comparison: Comparison, names: Mapping[str, str]) -> Comparison:
             first=one(pair.first),
             second=one(pair.second),
             better=one(pair.better) if pair.better else None,
-            verdict=pair.verdict.replace(pair.better, one(pair.better)) if pair.better else pair.verdict,
+            verdict=pair.verdict.replace(pair.better, one(pair.better), 1) if pair.better else pair.verdict,
         )
         for pair in comparison.differences
     ]
@@ -160,7 +160,7 @@ def curves_section(models: Mapping[str, Evaluation], mark: str, target: str) -> 
         draw = roc_plot if key.startswith("roc") else precision_recall_plot if key.startswith("precision") else None
         curves = [(name, one.curves[key]) for name, one in models.items() if key in one.curves]
         if draw is not None:
-            plots.append(Plot(key.replace("roc", "ROC"), draw(curves, f"{key}-{place}{mark}")))
+            plots.append(Plot(key.replace("roc", "ROC", 1), draw(curves, f"{key}-{place}{mark}")))
     points = [(name, one.calibration.reliability) for name, one in models.items() if one.calibration is not None]
     if points:
         plots.append(Plot("Reliability, as they are", reliability_plot(points, f"reliability{mark}")))

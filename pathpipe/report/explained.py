@@ -50,13 +50,18 @@ class Explained:
     sheet: str | None
 
     @property
+    def predicted_so(self) -> bool:
+        """Whether a class that is explained is the one that is predicted; of numbers and risks always."""
+        return self.kind != "class" or self.aim in (self.predicted, *self.predicted.split(", "))
+
+    @property
     def key(self) -> tuple[str, str]:
         """What it is of: slide and aim."""
         return self.slide_id, self.aim
 
 
 def chosen(explained: Sequence[Explained]) -> dict[str, list[Explained]]:
-    """Aim -> the heatmaps to show: of a class the surest, and the surest mistakes; of numbers highest and lowest."""
+    """Aim -> the heatmaps to show: of a class the surest predictions and mistakes; of numbers highest and lowest."""
     found: dict[str, list[Explained]] = {}
     for one in explained:
         found.setdefault(one.aim, []).append(one)
@@ -68,6 +73,8 @@ def _chosen(members: Sequence[Explained]) -> list[Explained]:
     if members[0].kind != "class":
         few = len(ordered) <= SURE + MISTAKEN
         return ordered if few else [*ordered[:SURE], *ordered[-MISTAKEN:]]
+    # asked about one class, or about every, a heatmap may be of a class that isn't predicted
+    ordered = [one for one in ordered if one.predicted_so] or ordered
     right = sorted((one for one in ordered if one.right is not False), key=lambda one: one.auroc is None)
     return [*right[:SURE], *[one for one in ordered if one.right is False][:MISTAKEN]]
 
@@ -87,15 +94,18 @@ def explained_section(
     if not explained:
         return None
     score = " and ".join(dict.fromkeys(one.score for one in explained))
-    text = f"Scored ({score}) by the models that never saw the patient, from stored features. Shown: of each class the "
+    every = chosen(explained)
+    some = [aim for aim, members in every.items() if any(one.key in pictures for one in members)]
+    whose = "each class" if len(some) == len(every) else f"{len(some)} of {len(every)} classes"
+    text = f"Scored ({score}) by the models that never saw the patient, from stored features. Shown: of {whose} the "
     text += "slides it is predicted of with the most confidence, those with marked regions first, and the most "
     text += f"confident mistakes; all {counted(len(explained), 'heatmap')} are in `{where}`."
     blocks: list[Block] = [Words(text)]
-    for aim, members in chosen(explained).items():
+    for members in every.values():
         shown = [one for one in members if one.key in pictures]
         if not shown:
             continue
-        blocks.append(Heading(f"Predicted `{aim}`" if shown[0].kind == "class" else f"Prediction of `{aim}`"))
+        blocks.append(Heading(_heading(shown[0])))
         blocks.append(Gallery(tuple(_heatmap(one, pictures[one.key][0]) for one in shown), wide=True))
         sheets = tuple(_sheet(one, sheet) for one in shown if (sheet := pictures[one.key][1]) is not None)
         if sheets:
@@ -103,6 +113,12 @@ def explained_section(
     if checks is not None or any(one.curves for one in explained):
         blocks += [Heading("Do the explanations hold?"), *_checks(explained, checks)]
     return Section("heatmaps", "Heatmaps and tiles", (*blocks, _table(explained)), "Heatmaps")
+
+
+def _heading(one: Explained) -> str:
+    if one.kind != "class":
+        return f"Prediction of `{one.aim}`"
+    return f"Predicted `{one.aim}`" if one.predicted_so else f"`{one.aim}`, predicted of no slide"
 
 
 def _heatmap(one: Explained, jpeg: bytes) -> Picture:
@@ -146,7 +162,8 @@ def _checks(explained: Sequence[Explained], checks: Table | None) -> list[Block]
 
 def _mean_curves(explained: Sequence[Explained]) -> list[tuple[str, Curve]]:
     """Means over slides on one grid; of probabilities only, which have one unit."""
-    members = [one for one in explained if one.kind == "class" and one.curves]
+    first = {one.slide_id: one for one in reversed(explained)}  # of several explanations of a slide
+    members = [one for one in first.values() if one.kind == "class" and one.curves]
     if not members:
         return []
     drawn = []

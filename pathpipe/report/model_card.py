@@ -46,11 +46,13 @@ class Performance:
         metrics: Rows of target, metric, value, low and high, as numbers.
         confidence: Of the intervals.
         notes: What a reader of the numbers must know.
+        folds: In which test patients are counted; 1 where all models tested the same ones, and their mean was measured.
     """
 
     metrics: Rows
     confidence: float
     notes: tuple[str, ...] = ()
+    folds: int = 0
 
 
 @dataclass(frozen=True)
@@ -137,12 +139,21 @@ def limits(facts: CardFacts) -> list[str]:
     else:
         said.append("It was evaluated within its own cohort, by cross-validation or a held-out part, and on no other.")
     if facts.ensemble > 1:
-        said.append(
-            f"It averages {facts.ensemble} models. The numbers below are of the single models on patients that each "
-            "never saw; the average itself was not measured, as every patient of the cohort trained one of them."
-        )
+        said.append(f"It averages {facts.ensemble} models.{_measured(facts.performance)}")
     said += [f"Encoder {one.encoder}: {_text(one.caution)}." for one in facts.licences if one.caution]
     return said
+
+
+def _measured(performance: Performance | None) -> str:
+    """Whether the numbers are of the average of all models."""
+    if performance is None:
+        return ""
+    if performance.folds == 1:
+        return " So do the numbers below, of patients that none of them saw."
+    return (
+        " The numbers below are of each fold's models on patients that those never saw; the average over the folds was "
+        "not measured."
+    )
 
 
 def _data(cohort: Cohort | None) -> list[str]:

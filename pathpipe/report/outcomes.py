@@ -41,7 +41,7 @@ def survival_plot(groups: Sequence[RiskGroup], unit: str, name: str = "survival"
     """Kaplan-Meier curves with their intervals, and the patients at risk below."""
     with plot(4.6, 2.7 + 0.17 * len(groups)) as (figure, axes):
         figure.get_layout_engine().set(h_pad=0.12)  # type: ignore[union-attr,call-arg] # room for the last line
-        last = max([time for one in groups for time in one.time] or [1.0])
+        last = max((time for one in groups for time in one.time), default=0.0) or 1.0
         ticks = _ticks(last)
         for one, colour, dash in zip(groups, cycle(COLOURS), cycle(DASHES), strict=False):
             x, y = np.r_[0, one.time], np.r_[1, one.survival]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from pathpipe.evaluation.bootstrap import Interval
 from pathpipe.evaluation.comparison.comparison import Comparison
+from pathpipe.evaluation.evaluate import TESTED_AGAIN
 from pathpipe.evaluation.evaluation import Evaluation, FoldMean, ReliabilityPoints, RiskGroups
 from pathpipe.report.blocks import Block, Cell, Heading, Plot, Plots, Section, Table, Value, Words
 from pathpipe.report.compared import verdicts
@@ -68,6 +69,8 @@ def result_section(result: Result, number_of: int = 0, several: bool = False) ->
     drawn = _plots(result, mark)
     if drawn:
         blocks.append(Plots(tuple(drawn)))
+    if len(found.classes) > _MOST_CLASSES and found.curves:
+        blocks.append(Words(f"Curves are of the first {_MOST_CLASSES} of {len(found.classes)} classes."))
     blocks += [*_by_class(found, mark), *_calibration(found, mark), *_risk(result, mark)]
     blocks += [Heading("By fold"), *_folds(found, mark)]
     blocks += subgroup_blocks(found, mark)
@@ -103,10 +106,10 @@ def _interval(one: Interval | None) -> Value:
 
 def _folds(found: Evaluation, mark: str) -> list[Block]:
     """Metrics down, folds across."""
-    text = (
-        "Each fold's model on its own test patients; the mean is over the folds where a number is defined. Folds share "
-    )
-    text += "training patients, so their spread is no standard error."
+    who = "The test patients of each fold, by the mean of all models that tested them"
+    text = who if TESTED_AGAIN in found.notes else "Each fold's model on its own test patients"
+    text += "; the mean is over the folds where a number is defined. Folds share training patients, so their spread is "
+    text += "no standard error."
     folds = sorted(found.folds)
     rows: list[tuple[Value, ...]] = [("test patients", *(found.fold_patients.get(fold) for fold in folds), None)]
     if found.thresholds:

@@ -42,9 +42,12 @@ def resolve_mpp(slide: Slide, override: float | None, policy: str) -> Mpp:
 
 
 def stated_number(text: str | None) -> float | None:
-    """A positive number as a file states it, or None where there is none."""
+    """A positive number as a file states it, or None where there is none.
+
+    Scanning software writes `0,2498` where its country does: OpenSlide reads a comma as a point, and so is done here.
+    """
     try:
-        value = float(text or "")
+        value = float((text or "").replace(",", "."))
     except ValueError:
         return None
     return value if value > 0 else None

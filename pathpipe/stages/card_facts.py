@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +14,14 @@ from pathpipe.encoders.catalogue import encoder_record
 from pathpipe.errors import PathpipeError
 from pathpipe.provenance import Provenance, read_provenance
 from pathpipe.report.model_card import Cohort, Licence, Performance
+from pathpipe.report.words import counted
 from pathpipe.run import Run
 from pathpipe.settings import RunSettings
 from pathpipe.settings.target import TargetSpec, parse_target
+from pathpipe.stages.split import FILE
 from pathpipe.tasks.labels import holds
 from pathpipe.training.checkpoint import Checkpoint
+from pathpipe.training.splits import Splits
 
 _EVALUATION = "evaluation.json"
 
@@ -64,12 +66,26 @@ def cohort_facts(origin: Origin) -> Cohort | None:
     ]
     labels = [row for spec, known in columns.items() for row in _label_rows(spec, known)]
     counts = {"slides": len(cohort), "patients": len(set(cohort.patients.values())), "labelled patients": len(labelled)}
-    return Cohort(counts, labels, rows, _folds(split))
+    return Cohort(counts, labels, rows, _folds(origin.run, origin.made))
 
 
-def _folds(split: Mapping[str, Any]) -> str:
+def _folds(run: Run, made: Provenance) -> str:
+    split, drawn = made.settings["split"], f", seed {made.settings['split']['seed']}"
     whole = "Sites were not kept apart." if split["by_site"] == "ignored" else f"Sites: {split['by_site']}."
-    return f"{split['folds']} folds by patient, seed {split['seed']}. {whole}"
+    folder = next((one for one in run.splits() if _fingerprint(one) == made.inputs.get("split")), None)
+    if folder is None:  # another split lies there now
+        return f"{counted(int(split['folds']), 'fold')} by patient{drawn}. {whole}"
+    splits = Splits.read(folder / FILE)
+    if folder.name.endswith("-given"):  # the file isn't among the settings: it is known by its content
+        drawn, whole = ", given and not drawn", ""
+    tested = {splits.patients(fold, "test") for fold in splits.folds}
+    fixed = " All test the same patients." if len(tested) == 1 and len(splits.folds) > 1 else ""
+    return f"{counted(len(splits.folds), 'fold')} by patient{drawn}.{fixed} {whole}".rstrip()
+
+
+def _fingerprint(folder: Path) -> str | None:
+    made = read_provenance(folder)
+    return made.fingerprint if made is not None else None
 
 
 def _by_patient(run: Run, column: str) -> dict[str, str]:
@@ -108,7 +124,9 @@ def performance_facts(origin: Origin) -> Performance | None:
         return None
     content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     first = parse_target(content["target"])[0]
-    models = {first.name: content["model"], **content.get("others", {})}
+    # each label of several has its own numbers
+    name = str(content["model_target"]) if first.kind == "multilabel" else first.name
+    models = {name: content["model"], **content.get("others", {})}
     rows = [
         (target, metric, one["value"], one["low"], one["high"])
         for target, model in models.items()
@@ -116,7 +134,7 @@ def performance_facts(origin: Origin) -> Performance | None:
     ]
     baseline = content.get("baseline")
     if baseline:
-        called = f"{first.name}, {content.get('baseline_name', 'baseline')}"
+        called = f"{name}, {content.get('baseline_name', 'baseline')}"
         rows += [(called, metric, one["value"], one["low"], one["high"]) for metric, one in baseline["metrics"].items()]
     notes = [str(note) for model in models.values() for note in model.get("notes", [])]
     cuts = [value for value in (content["model"].get("thresholds") or {}).values() if value is not None]
@@ -126,7 +144,8 @@ def performance_facts(origin: Origin) -> Performance | None:
             f"Measures of right and wrong calls are at each fold's own threshold ({said}), chosen on validation; "
             "`pathpipe predict` and these files call nothing by a threshold: the most probable class is named."
         )
-    return Performance(rows, float(content["confidence"]), tuple(dict.fromkeys(notes)))
+    folds = len(content["model"]["folds"])
+    return Performance(rows, float(content["confidence"]), tuple(dict.fromkeys(notes)), folds)
 
 
 def licence_facts(checkpoint: Checkpoint) -> list[Licence]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pathpipe.errors import PathpipeError
 from pathpipe.publish import look_anew
 from pathpipe.registry import Registry
 from pathpipe.run import Run, safe_name
@@ -26,7 +27,7 @@ NEEDS: dict[str, tuple[str, ...]] = {
 # Loaded when first used: `pathpipe tile` must not wait for torch.
 STAGES = Registry("stage", {name: f"pathpipe.stages.{name.replace('-', '_')}:STAGE" for name in NEEDS})
 SLIDE_STAGES = ("tissue", "tile", "extract")
-FROM_FEATURES = ("embed", "heatmap")  # one unit a slide that has features
+FROM_FEATURES = ("embed", "heatmap")  # one unit a slide that has features (and, to explain it, an unseen patient)
 COHORT = "cohort"  # key of stages with one unit
 
 
@@ -68,13 +69,26 @@ def units(run: Run, stage: str, settings: RunSettings) -> list[str]:
         return slides
     if stage in FROM_FEATURES:
         look_anew(run.features_of(settings.extract.encoder))
+        seen = always_seen(run, settings) if stage == "heatmap" else frozenset()
         # a slide without features has been reported where it failed
-        return [slide_id for slide_id in slides if run.features(settings.extract.encoder, slide_id).exists()]
+        found = [slide_id for slide_id in slides if run.features(settings.extract.encoder, slide_id).exists()]
+        return [slide_id for slide_id in found if slide_id not in seen]
     if stage == "train":
         from pathpipe.stages.split import read_splits  # what a split is made of must not slow `pathpipe tile` down
 
         return [fold_key(fold, seed) for fold in read_splits(run, settings).folds for seed in settings.train.seeds]
     return [COHORT]
+
+
+def always_seen(run: Run, settings: RunSettings) -> frozenset[str]:
+    """Slides whose patients every fold trains or validates on, e.g. all but a fixed test set; none without a split."""
+    from pathpipe.stages.split import read_splits  # as above
+
+    try:
+        patients = read_splits(run, settings).always_seen
+    except PathpipeError:
+        return frozenset()
+    return frozenset(slide_id for slide_id, patient in run.cohort.patients.items() if patient in patients)
 
 
 def for_encoder(settings: RunSettings, name: str) -> RunSettings:

@@ -26,7 +26,7 @@ from pathpipe.stages.evaluating import Grounds
 from pathpipe.stages.stage import versions
 
 FILE, TABLE = "comparison.json", "differences.csv"
-VERSION = 1
+VERSION = 2
 COLUMNS = (
     "target",
     "metric",
@@ -104,7 +104,7 @@ def compare_models(models: Sequence[EvaluatedRun], baseline: bool) -> dict[str, 
 def _entrants(model: EvaluatedRun, name: str) -> dict[str, Entrant]:
     grounds, predictions = Grounds.of(model.run, model.settings)
     return {
-        _question(target): Entrant(name, one, grounds.trained_on, grounds.horizon(target))
+        _question(target): Entrant(name, one, grounds.trained_on(target), grounds.horizon(target))
         for target, one in predictions.items()
     }
 

@@ -7,6 +7,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from pathpipe.clock import Clock
 from pathpipe.encoders.encoder import Encoder
 from pathpipe.encoders.load import load_for
@@ -79,7 +81,9 @@ def encode(job: Job, grid: TileGrid, parts: list[Part], clock: Clock) -> None:
                 new = batch.pixels[max(rows.rows - batch.start, 0) :]
                 if not len(new):
                     continue
-                block = part.encoder.embed(new, clock).astype(part.settings.extract.dtype)
+                found = part.encoder.embed(new, clock)
+                with np.errstate(over="ignore"):  # what float16 can't hold is refused with its place
+                    block = found.astype(part.settings.extract.dtype)
                 refuse_non_finite(block, grid.xy0[rows.rows : rows.rows + len(block)])
                 with clock.spend("write"):
                     rows.append(block)

@@ -109,7 +109,7 @@ def _baseline(grounds: Grounds, target: str, predictions: Predictions) -> tuple[
 
 
 def _against(grounds: Grounds, target: str, name: str, model: Predictions, baseline: Predictions) -> Comparison:
-    horizon, trained_on = grounds.horizon(target), grounds.trained_on
+    horizon, trained_on = grounds.horizon(target), grounds.trained_on(target)
     entrants = [Entrant(name, model, trained_on, horizon), Entrant(BASELINE, baseline, trained_on, horizon)]
     return compare(target, entrants, grounds.settings.evaluate)
 
@@ -168,7 +168,7 @@ def _made(found: EvaluatedModels) -> Made:
 
 STAGE = Stage(
     name="evaluate",
-    version=3,
+    version=4,
     packages=("numpy", "scipy", "scikit-learn"),
     what=sections("evaluate"),
     inputs=inputs,

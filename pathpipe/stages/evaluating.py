@@ -19,7 +19,7 @@ from pathpipe.run import Run
 from pathpipe.settings import RunSettings
 from pathpipe.stages.chain import train_name, units
 from pathpipe.stages.outcomes import read_outcomes
-from pathpipe.stages.patients import feature_files, labels_of
+from pathpipe.stages.patients import feature_files, feature_sets, labels_of
 from pathpipe.stages.split import read_splits
 from pathpipe.tasks.task import Task
 from pathpipe.tissue.polygons import read_tissue
@@ -70,10 +70,11 @@ class Grounds:
         """Folds of the training."""
         return read_splits(self.run, self.settings)
 
-    @property
-    def trained_on(self) -> dict[int, int]:
-        """Fold -> training patients."""
-        return {fold: len(self.splits.patients(fold, "train")) for fold in self.splits.folds}
+    def trained_on(self, target: str) -> dict[int, int]:
+        """Fold -> patients that taught the target: those with features and a truth of it."""
+        featured = {self.run.cohort.patients[slide_id] for slide_id in feature_sets(self.run, self.settings)}
+        known = featured & set(self.truth(target).index)
+        return {fold: len(known.intersection(self.splits.patients(fold, "train"))) for fold in self.splits.folds}
 
     @cached_property
     def _truths(self) -> dict[str, pd.DataFrame]:

@@ -26,16 +26,19 @@ from pathpipe.tasks.task import Task
 from pathpipe.training.checkpoint import Checkpoint, load_checkpoint
 from pathpipe.training.loading import LoadedBags, load_bags
 
+ONLY_UNSEEN = "a slide is explained by models that never saw its patient"
 TOLERANCE = 1e-5  # of a logit, or of a larger number in proportion
 
 
 def models_of(run: Run, key: str, settings: RunSettings) -> list[Path]:
-    """The trained folds in which the slide's patient is tested; every fold for a patient of no fold."""
-    table = read_splits(run, settings).table
-    patient = run.cohort[key].patient_id
-    tested = table[(table["patient_id"] == patient) & (table["role"] == "test")]["fold"]
-    folds = sorted(int(fold) for fold in (tested if len(tested) else table["fold"].unique()))
-    name = train_name(settings)
+    """The trained folds in which the slide's patient is tested; of a patient that none tests, those without it.
+
+    Raises:
+        StoreError: All of them trained or validated on the patient.
+    """
+    folds, name = read_splits(run, settings).never_seen_by(run.cohort[key].patient_id), train_name(settings)
+    if not folds:
+        raise StoreError("every model was trained or validated on the slide's patient", where=key, hint=ONLY_UNSEEN)
     return [run.trained(name, fold_key(fold, seed)) for fold in folds for seed in settings.train.seeds]
 
 

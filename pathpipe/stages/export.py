@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pathpipe
 from pathpipe.errors import SettingsError
@@ -43,6 +43,8 @@ class _Written:
 def export_model(path: Path, forms: Sequence[Format], folder: Path, ensemble: bool = False) -> list[Path]:
     """Write the model's files, `model.json` and `model_card.md`; nothing unless every file could be made.
 
+    Another form that an earlier export left there goes: `model.json` would no longer be about it.
+
     Args:
         path: As for `load_ensemble`.
         ensemble: Put all models of the path into one file, which averages them.
@@ -67,6 +69,9 @@ def export_model(path: Path, forms: Sequence[Format], folder: Path, ensemble: bo
         with publish(folder / file_name(form)) as partial:
             partial.write_bytes(content)
         written.append(_Written(file_name(form), form, hashlib.sha256(content).hexdigest(), difference))
+    if (folder / SIDECAR).exists():
+        for form in set(get_args(Format)) - set(forms):
+            (folder / file_name(form)).unlink(missing_ok=True)
     sidecar = _sidecar(module, checkpoints, files, written)
     publish_json(folder / SIDECAR, sidecar)
     publish_text(folder / CARD, model_card(_facts(sidecar, checkpoints, origin_of(files[0]))))

@@ -26,6 +26,8 @@ from pathpipe.training.checkpoint import Checkpoint, load_checkpoint
 from pathpipe.training.loading import LoadedBags, load_bags
 from pathpipe.training.trainer import predict_logits
 
+REGIONS = ("include", "exclude")  # folders by which tiles may have been chosen
+
 
 @dataclass(frozen=True, eq=False)
 class Ensemble:
@@ -44,17 +46,20 @@ class Ensemble:
         weights: str | None,
         network: str | None = None,
         coords_dir: str | None = None,
+        regions: Mapping[str, str] | None = None,
     ) -> RunSettings:
-        """Settings that preprocess new slides exactly as in training.
+        """Settings that preprocess new slides exactly as in training, or otherwise where that is said.
 
         Args:
             how: The sections that say how the work is done: execution, cluster.
             weights: The encoder's weights, where they aren't found by its name.
             network: File of the network that found the tissue, where one did: models know it by content alone.
             coords_dir: Coordinate files of the new slides, where another tool laid the tiles.
+            regions: `include` and `exclude` -> folder of regions of the new slides, or `none`.
 
         Raises:
-            SettingsError: A network found the tissue, or another tool laid the tiles, and it isn't given.
+            SettingsError: A network found the tissue, another tool laid the tiles, or only tiles inside or outside of
+                regions were taken, and it isn't given.
         """
         made = self.checkpoints[0].preprocessing
         extract, tissue, tile = {**made["extract"], "weights": weights}, dict(made["tissue"]), dict(made["tile"])
@@ -67,6 +72,15 @@ class Ensemble:
                 where="--coords-dir",
                 hint="give the folder of its coordinate files for the new slides",
             )
+        for name in REGIONS:
+            folder = (regions or {}).get(name)
+            if folder is None and tile.get(name):
+                raise SettingsError(
+                    f"the tiles of the model's slides were chosen by regions (`{name}`)",
+                    where=f"--{name}",
+                    hint="give the folder of regions of the new slides, or `none` to do without",
+                )
+            tile[name] = None if folder == "none" else folder
         method, options = tissue["method"], dict(tissue["method_settings"])
         if network is not None:
             tissue["method_settings"] = {**options, "file": network}

@@ -21,6 +21,7 @@ from pathpipe.stages.predict import Ensemble, load_patients, predict_patients
 
 FORMS = ("csv", "json", "parquet")
 PATIENTS, SLIDES = "predictions", "slides"
+_FURTHER = (f"{PATIENTS}.json", f"{PATIENTS}.parquet", f"{SLIDES}.parquet")
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +133,7 @@ def refuse_forms(forms: Sequence[str]) -> None:
 
 
 def write_predicted(folder: Path, predicted: Predicted, ensemble: Ensemble, forms: Sequence[str]) -> list[Path]:
-    """Write the tables: as CSV always, which the viewer reads, and in the further forms.
+    """Write the tables: as CSV always, which the viewer reads, and in the further forms; what lay there in others goes.
 
     Returns:
         The files, those of the patients first.
@@ -159,6 +160,9 @@ def write_predicted(folder: Path, predicted: Predicted, ensemble: Ensemble, form
             with publish(folder / f"{name}.parquet") as partial:
                 table.to_parquet(partial, engine="pyarrow", index=False)
             written.append(folder / f"{name}.parquet")
+    for name in _FURTHER:
+        if folder / name not in written:
+            (folder / name).unlink(missing_ok=True)  # of another model or other slides
     return written
 
 

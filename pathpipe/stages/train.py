@@ -117,7 +117,8 @@ def _preprocessing(job: Job) -> dict[str, Any]:
     tissue = kept["tissue"]
     options = pinned(tissue["method"], tissue["method_settings"], digest)
     # said only: where the files of other slides lie is for `predict` to ask
-    foreign = {"coords_dir": "given"} if first and "coords" in first.inputs else {}
+    folders = {"coords_dir": "coords", "include": "include", "exclude": "exclude"}
+    foreign = {name: "given" for name, known in folders.items() if first and known in first.inputs}
     kept |= {"tissue": {**tissue, "method_settings": options}, "tile": {**kept["tile"], **foreign}}
     encoders = job.settings.train.encoders
     return {**kept, "train": {"encoders": encoders}} if encoders else kept

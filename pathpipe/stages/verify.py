@@ -13,6 +13,7 @@ import numpy.typing as npt
 from pathpipe.cohort import Cohort, SlideRow
 from pathpipe.encoders.encoder import Encoder
 from pathpipe.encoders.load import load_encoder
+from pathpipe.encoders.stain import StainedEncoder, StainTarget, target_of
 from pathpipe.errors import PathpipeError, SlideError, StoreError
 from pathpipe.fingerprint import fingerprint
 from pathpipe.settings import TileSettings
@@ -110,7 +111,7 @@ def _verify(path: Place, record: SlideFeatures, slides: Cohort, wanted: VerifyRe
     about = (path, record.slide_id, record.layout, name)
     if not len(record.features):
         return Verdict(*about, state="empty", note="no rows")
-    encoder = load_encoder(name, wanted.weights, wanted.device)
+    encoder = _as_stained(load_encoder(name, wanted.weights, wanted.device), record)
     dim = record.features.shape[1]
     if encoder.identity.dim != dim:
         raise StoreError(f"holds features of width {dim}, `{name}` gives {encoder.identity.dim}", where=shown(path))
@@ -129,6 +130,12 @@ def _verify(path: Place, record: SlideFeatures, slides: Cohort, wanted: VerifyRe
         state=state,
         note="; ".join(_notes(record, encoder, right, state)),
     )
+
+
+def _as_stained(encoder: Encoder, record: SlideFeatures) -> Encoder:
+    """The encoder as it saw the tiles: with the stain normalisation that the file's identity names."""
+    text = target_of(str(record.native.encoder.get("transform", ""))) if record.native else None
+    return encoder if text is None else StainedEncoder(encoder, StainTarget.from_text(text))
 
 
 def choose_rows(total: int, sample: int, seed: int, slide_id: str) -> npt.NDArray[np.intp]:

@@ -69,6 +69,19 @@ class Splits:
         """Whether some patient is tested in more than one fold."""
         return bool(self.table.loc[self.table["role"] == "test", "patient_id"].duplicated().any())
 
+    @property
+    def always_seen(self) -> frozenset[str]:
+        """Patients that every fold trains or validates on: no model can say anything of them as of someone new."""
+        rows = self.table[self.table["role"] != "test"]
+        folds = rows.groupby("patient_id")["fold"].nunique()
+        return frozenset(map(str, folds.index[folds == len(self.folds)]))
+
+    def never_seen_by(self, patient: str) -> tuple[int, ...]:
+        """Folds whose models never saw a patient: those that test it; where none does, those that don't know of it."""
+        rows = self.table[self.table["patient_id"] == patient]
+        tested = sorted(int(fold) for fold in rows.loc[rows["role"] == "test", "fold"])
+        return tuple(tested or sorted(set(self.folds) - {int(fold) for fold in rows["fold"]}))
+
     def patients(self, fold: int, role: str) -> tuple[str, ...]:
         """Patients of one role in one fold, in the order of the table."""
         rows = (self.table["fold"] == fold) & (self.table["role"] == role)

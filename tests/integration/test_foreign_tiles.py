@@ -19,6 +19,7 @@ from pathpipe.provenance import read_provenance
 from pathpipe.run import Run
 from pathpipe.settings import ExtractSettings, RunSettings, merge
 from pathpipe.stages.predict import Ensemble
+from pathpipe.stages.verify import VerifyRequest, verify_files
 from pathpipe.store.features import Features, read_features
 from tests.integration.conftest import write_slide
 
@@ -116,6 +117,9 @@ def test_stained_features_are_others_and_a_model_repeats_them(slides: Path, nati
     receipt = read_receipt(run, "extract", "S1")
     assert receipt is not None and 0 <= receipt.counts["tiles left as stained"] < len(found.xy0)
 
+    (verdict,) = verify_files([run.features(ENCODER, "S1")], run.cohort, VerifyRequest())
+    assert (verdict.state, verdict.note) == ("same", ""), "the same normalisation is done when rows are encoded again"
+
     kept = settings.model_dump(mode="json", exclude={"extract": {"weights", "stain_target"}})
     made = {name: kept[name] for name in ("slide", "tissue", "tile", "extract")}
     model = Ensemble((SimpleNamespace(preprocessing=made, encoder=found.encoder),))  # type: ignore[arg-type]
@@ -132,3 +136,17 @@ def test_a_model_of_foreign_tiles_asks_for_those_of_new_slides(tmp_path: Path) -
         model.settings({}, None)
     assert model.settings({}, None, coords_dir=str(tmp_path)).tile.coords_dir == str(tmp_path)
     assert ExtractSettings().stain == model.settings({}, None, coords_dir=str(tmp_path)).extract.stain == "none"
+
+
+@pytest.mark.parametrize("name", ["include", "exclude"])
+def test_a_model_of_tiles_inside_regions_asks_for_those_of_new_slides(tmp_path: Path, name: str) -> None:
+    made = _settings(TILE).model_dump(mode="json", include={"slide", "tissue", "tile", "extract"})
+    encoder = {"transform": "resize 224"}
+    free = Ensemble((SimpleNamespace(preprocessing=made, encoder=encoder),))  # type: ignore[arg-type]
+    assert getattr(free.settings({}, None).tile, name) is None
+    limited = {**made, "tile": {**made["tile"], name: "given"}}
+    model = Ensemble((SimpleNamespace(preprocessing=limited, encoder=encoder),))  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match=f"--{name}: the tiles of the model's slides were chosen by regions"):
+        model.settings({}, None)
+    assert getattr(model.settings({}, None, regions={name: str(tmp_path)}).tile, name) == str(tmp_path)
+    assert getattr(model.settings({}, None, regions={name: "none"}).tile, name) is None

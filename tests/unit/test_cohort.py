@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,9 @@ def test_patient_defaults_to_slide_and_written_table_reads_the_same(tmp_path: Pa
         ("path\n", "no rows"),
         ("path,label\n,1\n", "row 2: the path is empty"),
         ("path,mpp\na.svs,0.25\nb.svs,half\n", "row 3, column `mpp`: `half` is not a number"),
+        ("path,mpp\n\na.svs,0.25\n,\nb.svs,half\n", "row 5, column `mpp`"),  # blank rows count, as in a spreadsheet
+        ("path,label\n\na.svs,1,2\n", "row 3: has 3 values for 2 columns"),
+        ("path\nx/a.svs\n\ny/a.svs\n", "rows 2 and 4 have the same slide_id: a"),
         ("path\nx/a.svs\ny/a.svs\n", "rows 2 and 3 have the same slide_id: a"),
         ("slide_id,path\nS1,a.svs\nS2,a.svs\n", "rows 2 and 3 have the same path"),
         ("slide_id,path\n../S1,a.svs\n", "can't be a file name"),
@@ -54,6 +58,19 @@ def test_patient_defaults_to_slide_and_written_table_reads_the_same(tmp_path: Pa
 def test_refusals_name_row_and_column(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(CohortError, match=message):
         Cohort.read(_table(tmp_path, text))
+
+
+def test_blank_columns_of_a_spreadsheet_are_none(tmp_path: Path) -> None:
+    (slide,) = Cohort.read(_table(tmp_path, "path,label,,\na.svs,1,,\n,,,\n")).slides
+    assert slide.labels == {"label": "1"}
+    with pytest.raises(CohortError, match="two columns ``"):  # a value without a name is no such thing
+        Cohort.read(_table(tmp_path, "path,label,,\na.svs,1,,2\n"))
+
+
+def test_a_name_that_is_no_text_is_named(tmp_path: Path) -> None:
+    (tmp_path / os.fsdecode(b"caf\xe9.svs")).write_text("pixels")
+    with pytest.raises(CohortError, match=r"/caf\\udce9\.svs: the name .* isn't UTF-8 \(hint: rename it"):
+        Cohort.read(tmp_path)
 
 
 def test_label_trouble(tmp_path: Path) -> None:

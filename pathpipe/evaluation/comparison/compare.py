@@ -24,6 +24,7 @@ from pathpipe.settings import EvaluateSettings
 
 AREA = "AUROC"
 _UNDEFINED = "undefined"
+_ROUNDING = 1e-12  # 1 - 0.95 is a little more than 0.05
 
 
 def compare(target: str, entrants: Sequence[Entrant], settings: EvaluateSettings) -> Comparison:
@@ -150,7 +151,7 @@ def _corrected(differences: Sequence[PairDifference], confidence: float) -> tupl
 def _judged(one: PairDifference, p_holm: float, level: float) -> PairDifference:
     if math.isnan(p_holm):
         return replace(one, verdict=f"{_UNDEFINED}: {one.note or one.difference.note}")
-    if p_holm >= level or one.difference.value == 0:
+    if p_holm > level - _ROUNDING or one.difference.value == 0:
         return replace(one, p_holm=p_holm, verdict="no difference shown")
     better = one.first if (one.difference.value > 0) == one.higher_is_better else one.second
     return replace(one, p_holm=p_holm, better=better, verdict=f"{better} is better")

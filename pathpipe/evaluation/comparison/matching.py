@@ -21,7 +21,7 @@ class Entrant:
 
     Attributes:
         name: Unlike any other's.
-        trained_on: Fold -> number of training patients.
+        trained_on: Fold -> number of training patients whose truth is known.
         horizon: Of its training patients, of a survival target.
     """
 

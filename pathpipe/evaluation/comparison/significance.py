@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import bdtr, stdtr, stdtrit
+from scipy.special import stdtr, stdtrit
 
-from pathpipe.evaluation.arrays import Bools, Floats, binary, same_length
+from pathpipe.evaluation.arrays import Floats
 
 _NAN = float("nan")
 
@@ -61,37 +61,6 @@ def corrected_t_test(differences: Floats, share_tested: float, confidence: float
     missing = len(differences) - len(known)
     note = f"{missing} of {len(differences)} folds have no value" if missing else None
     return FoldTest(mean, mean - margin, mean + margin, t, freedom, float(2 * stdtr(freedom, -abs(t))), note)
-
-
-@dataclass(frozen=True)
-class McNemar:
-    """Patients that only one model has right.
-
-    Attributes:
-        only_first: Right by the first model only.
-        only_second: Right by the second only.
-        p: Exact, two-sided; NaN when the models never differ.
-        note: Why it is NaN.
-    """
-
-    only_first: int
-    only_second: int
-    p: float
-    note: str | None = None
-
-
-def mcnemar(first_right: Bools, second_right: Bools) -> McNemar:
-    """Exact test of two models' mistakes on the same patients.
-
-    Reference: McNemar (1947), Psychometrika 12, 153-157; the binomial of the pairs that differ.
-    """
-    same_length(first_right=first_right, second_right=second_right)
-    one, two = binary(np.asarray(first_right), "first_right"), binary(np.asarray(second_right), "second_right")
-    only_first, only_second = int((one & ~two).sum()), int((two & ~one).sum())
-    if only_first + only_second == 0:
-        return McNemar(0, 0, _NAN, "the models are right and wrong on the same patients")
-    tail = float(bdtr(min(only_first, only_second), only_first + only_second, 0.5))
-    return McNemar(only_first, only_second, min(1.0, 2 * tail))
 
 
 def holm(p: Floats) -> Floats:

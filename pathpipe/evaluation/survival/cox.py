@@ -90,12 +90,6 @@ def cox(
     return Cox(ratios, at_fit, at_null, p)
 
 
-def hazard_ratio(time: Floats, event: Bools, covariate: Floats, confidence: float = 0.95) -> tuple[HazardRatio, str]:
-    """The hazard ratio of one covariate (P,), and why it is NaN (empty when it isn't)."""
-    fit = cox(time, event, covariate, confidence=confidence)
-    return fit.covariates[0], fit.note or ""
-
-
 def _why_not(seen: Bools, columns: Floats) -> str:
     if not seen.any():
         return "all patients are censored"

@@ -51,11 +51,6 @@ class KaplanMeier:
         beyond = wanted > self.time[-1] if len(self.time) else np.ones(wanted.shape, bool)
         return np.where(beyond & (steps[-1] > 0), np.nan, values)
 
-    def at_risk_at(self, times: npt.ArrayLike) -> Ints:
-        """Patients with at least these times: the row of numbers below a plot."""
-        left = np.r_[self.at_risk, 0]
-        return np.asarray(left[np.searchsorted(self.time, np.asarray(times, np.float64), side="left")], np.int64)
-
 
 def kaplan_meier(time: Floats, event: Bools, confidence: float = 0.95) -> KaplanMeier:
     """Survival of one group, with Greenwood's variance on the log-log scale.

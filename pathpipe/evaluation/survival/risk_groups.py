@@ -60,8 +60,8 @@ def _cuts(predictions: Predictions) -> Mapping[int, float]:
     """Fold -> median risk of the validation patients of the models that speak in it; NaN where there are none."""
     val = predictions.averaged("val")
     cuts = {}
-    for fold, folds in predictions.speaking().items():
-        risks = val.loc[val["fold"].isin(folds), "risk"].to_numpy(np.float64)
+    for fold, rows in predictions.deciding(tuple(val["patient_id"]), val["fold"].to_numpy(np.int64)).items():
+        risks = val.loc[rows, "risk"].to_numpy(np.float64)
         cuts[fold] = float(np.median(risks)) if len(risks) else _NAN
     return cuts
 

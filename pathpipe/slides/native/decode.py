@@ -73,8 +73,11 @@ def _jpeg(tables: bytes | None, photometric: int, width_px: int) -> Callable[[by
         try:
             return _turbo(stream, least, into)
         except ValueError as error:
-            if _HARMLESS in str(error):
-                return _turbo(stream, least, into, strict=False)
+            if _HARMLESS not in str(error):
+                raise DecodeError(str(error)) from None
+        try:
+            return _turbo(stream, least, into, strict=False)
+        except ValueError as error:
             raise DecodeError(str(error)) from None
 
     return decode

@@ -111,8 +111,6 @@ def _level(
         raise NotDirect(f"stored with compression {name}", where=path.name)
     width, height = facts.imagewidth, facts.imagelength
     tile_px = (facts.tilewidth, facts.tilelength) if facts.is_tiled else (width, min(facts.rowsperstrip, height))
-    if tile_px[0] * tile_px[1] * facts.samplesperpixel > MAX_NATIVE_BYTES:
-        raise NotDirect(f"stored in pieces of {tile_px[0]} x {tile_px[1]} px", where=path.name)
     shape = (-(-height // tile_px[1]), -(-width // tile_px[0]))
     offsets, counts = (np.asarray(values, np.int64) for values in (page.dataoffsets, page.databytecounts))
     if len(offsets) != shape[0] * shape[1] or len(counts) != len(offsets):
@@ -121,6 +119,8 @@ def _level(
             where=path.name,
             hint=COPY_AGAIN,
         )
+    if tile_px[0] * tile_px[1] * facts.samplesperpixel > MAX_NATIVE_BYTES:
+        raise NotDirect(f"stored in pieces of {tile_px[0]} x {tile_px[1]} px", where=path.name)
     decoder = decoder_for(facts)
     if decoder is None:
         raise NotDirect("stored in colours that need another reader", where=path.name)

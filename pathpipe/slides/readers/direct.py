@@ -183,7 +183,7 @@ class DirectSlide(Closing):
             self.read_seconds += time.perf_counter() - started
             if len(data) < length:
                 raise DecodeError("the file ends early")
-            pixels = native.decoder.decode(data, number, shrink, into)
+            pixels = _whole(native.decoder.decode(data, number, shrink, into), native, shrink, row, column)
         except (DecodeError, OSError) as error:
             x0, y0 = (
                 round(step * side * down)
@@ -209,6 +209,17 @@ class DirectSlide(Closing):
         if isinstance(self._pieces, LocalPieces):
             self._pieces.close()
         self._pieces = None
+
+
+def _whole(pixels: Pixels, native: NativeLevel, shrink: int, row: int, column: int) -> Pixels:
+    """A decoded tile of the size that is listed; another one is damaged: it would leave bare what no one has filled."""
+    wide, high = native.tile_px[0] // shrink, native.tile_px[1] // shrink
+    # at the level's end a strip may be cut short; a tile is padded
+    columns = min(wide, -(-native.size_px[0] // shrink) - column * wide)
+    rows = min(high, -(-native.size_px[1] // shrink) - row * high)
+    if pixels.shape[0] < rows or not columns <= pixels.shape[1] <= wide:
+        raise DecodeError(f"{pixels.shape[1]} x {pixels.shape[0]} px are stored where {columns} x {rows} belong")
+    return pixels[:high]
 
 
 def _cache_bytes(levels: tuple[NativeLevel, ...]) -> int:

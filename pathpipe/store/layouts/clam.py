@@ -16,7 +16,14 @@ from pathpipe.publish import publish
 from pathpipe.store.features import UNKNOWN_SIZE, Features
 from pathpipe.store.layouts.coords import bare_places, places_at
 from pathpipe.store.layouts.native import from_native, restored
-from pathpipe.store.layouts.own import ATTRIBUTE, own_json, refuse_to_replace, slide_id_of, tile_is_square
+from pathpipe.store.layouts.own import (
+    ATTRIBUTE,
+    own_json,
+    refuse_other_tiles,
+    refuse_to_replace,
+    slide_id_of,
+    tile_is_square,
+)
 from pathpipe.store.layouts.plain import read_array
 from pathpipe.store.layouts.record import SlideFeatures, find_beside, place_problems, plain_facts, row_problems
 from pathpipe.tiles.table import write_regions
@@ -94,9 +101,11 @@ def write(folder: Path, whole: Features) -> list[Path]:
     features = whole.features.astype(np.float32)
     h5, pt = (folder / f"{kind}_files" / f"{slide_id}.{kind}" for kind in ("h5", "pt"))
     patches = folder / "patches" / f"{slide_id}.h5"
+    attributes = _tile_attributes(whole, slide_id)
     refuse_to_replace(h5, whole)
+    refuse_other_tiles(patches, whole.xy0, attributes)
     with publish(patches) as partial, new_hdf5(partial, OLD) as file:
-        add_growing(file, "coords", whole.xy0).attrs.update(_tile_attributes(whole, slide_id))
+        add_growing(file, "coords", whole.xy0).attrs.update(attributes)
     with publish(h5) as partial, new_hdf5(partial) as file:
         add_growing(file, "features", features)
         add_growing(file, "coords", whole.xy0.astype(np.int32))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,30 @@ def refuse_to_replace(path: Path, whole: Features) -> None:
             "is there already, and other features are in it",
             where=str(path),
             hint="delete it, or give another folder with -o",
+        )
+
+
+def refuse_other_tiles(path: Path, xy0: npt.NDArray[np.int64], attributes: Mapping[str, Any]) -> None:
+    """Stop before a file of coordinates is replaced that says anything else of the tiles: rows beside it count on it.
+
+    Raises:
+        StoreError: It is there, with other places, another order or other attributes.
+    """
+    if not path.exists():
+        return
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            there, about = file["coords"][:], file["coords"].attrs
+            same = np.array_equal(there, xy0) and all(
+                name in about and np.array_equal(about[name], value) for name, value in attributes.items()
+            )
+    except (OSError, LookupError, TypeError, ValueError, RuntimeError):
+        same = False
+    if not same:
+        raise StoreError(
+            "is there already, and holds other tiles",
+            where=str(path),
+            hint="give another folder with -o, or delete it with the features it belongs to",
         )
 
 

@@ -123,7 +123,7 @@ def _name(extractor: str) -> str:
 def losses(whole: Features) -> list[str]:
     """What the layout can't say."""
     found = []
-    narrow = whole.features.astype(np.float16)
+    narrow = _narrow(whole)
     if not np.array_equal(narrow.astype(whole.features.dtype), whole.features):
         found.append("float32 features: STAMP stores float16")
     width, height = side_um(whole)
@@ -132,16 +132,33 @@ def losses(whole: Features) -> list[str]:
     return found
 
 
+def _narrow(whole: Features) -> npt.NDArray[np.float16]:
+    with np.errstate(over="ignore"):
+        return whole.features.astype(np.float16)
+
+
 def write(folder: Path, whole: Features) -> list[Path]:
-    """Write `EXTRACTOR/SLIDE.h5`."""
+    """Write `EXTRACTOR/SLIDE.h5`.
+
+    Raises:
+        StoreError: A feature is larger than float16 can say: it would be written as infinity.
+    """
     name = str(whole.encoder["name"])
     extractor = EXTRACTORS.get(name, name)
     path = folder / safe_name(extractor) / f"{slide_id_of(whole)}.h5"
     width, height = side_um(whole)
+    narrow = _narrow(whole)
+    too_large = int((~np.isfinite(narrow)).any(axis=1).sum())
+    if too_large:
+        raise StoreError(
+            f"{too_large} rows have features too large for float16, which is what STAMP stores",
+            where=slide_id_of(whole),
+            hint="write another layout",
+        )
     refuse_to_replace(path, whole)
     with publish(path) as partial, new_hdf5(partial) as file:
         file["coords"] = (whole.xy0 * np.asarray(whole.plan.mpp0)).astype(np.float32)
-        file["feats"] = whole.features.astype(np.float16)
+        file["feats"] = narrow
         write_regions(file, whole.regions)
         file.attrs.update(
             {

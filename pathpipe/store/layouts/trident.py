@@ -15,7 +15,14 @@ from pathpipe.store.features import Features, tile_attributes
 from pathpipe.store.layouts.clam import add_growing
 from pathpipe.store.layouts.coords import bare_places, places_at
 from pathpipe.store.layouts.native import from_native, restored
-from pathpipe.store.layouts.own import ATTRIBUTE, own_json, refuse_to_replace, slide_id_of, tile_is_square
+from pathpipe.store.layouts.own import (
+    ATTRIBUTE,
+    own_json,
+    refuse_other_tiles,
+    refuse_to_replace,
+    slide_id_of,
+    tile_is_square,
+)
 from pathpipe.store.layouts.record import SlideFeatures, place_problems, plain_facts, row_problems
 from pathpipe.tiles.table import write_regions
 
@@ -98,6 +105,7 @@ def write(folder: Path, whole: Features) -> list[Path]:
     features = job / f"features_{safe_name(encoder)}" / f"{slide_id}.h5"
     patches = job / "patches" / f"{slide_id}_patches.h5"
     refuse_to_replace(features, whole)
+    refuse_other_tiles(patches, whole.xy0, attributes)
     with publish(patches) as partial, new_hdf5(partial, OLD) as file:
         add_growing(file, "coords", whole.xy0).attrs.update(attributes)
     with publish(features) as partial, new_hdf5(partial) as file:

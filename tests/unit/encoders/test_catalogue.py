@@ -72,6 +72,17 @@ def test_every_entry_builds_with_its_width_and_size(name: str) -> None:
     assert record.paper and record.domain and record.architecture
 
 
+@pytest.mark.parametrize(
+    ("name", "dim"), [("mobilenetv3_small_050", 1024), ("hgnetv2_b0", 2048), ("lcnet_035", 1280), ("resnet18", 512)]
+)
+def test_the_width_of_any_timm_network_is_what_it_gives(name: str, dim: int) -> None:
+    record = encoder_record(f"timm:{name}")
+    assert record.dim == dim, "some networks widen what they have pooled"
+    with torch.device("meta"), torch.no_grad():
+        network = Pooled(build_network(record), record.pooling).eval()
+        assert network(torch.empty(2, 3, 64, 64)).shape == (2, dim)
+
+
 def test_the_catalogue_is_whole() -> None:
     assert set(encoder_names()) == set(DIMS)
 

@@ -10,11 +10,14 @@ import pytest
 import torch
 
 from pathpipe.clock import Clock
+from pathpipe.encoders import load
+from pathpipe.encoders.build import build_network
 from pathpipe.encoders.catalogue import encoder_record
-from pathpipe.encoders.encoder import EncoderIdentity
+from pathpipe.encoders.encoder import EncoderIdentity, EncoderRecord
 from pathpipe.encoders.engine import CPU_BATCH, TorchEncoder, Tuning, check_precision
-from pathpipe.encoders.load import pick_devices
+from pathpipe.encoders.load import load_for, pick_devices
 from pathpipe.errors import MissingError, SettingsError
+from pathpipe.settings import RunSettings, merge
 
 RECORD = encoder_record("efficientnet-lite0", None)
 
@@ -77,6 +80,32 @@ def test_threads_take_turns() -> None:
     for thread in threads:
         thread.join()
     assert all(np.array_equal(results[n], encoder.embed(TILES[n : n + 4])) for n in range(8))
+
+
+def test_slides_in_flight_share_one_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    name, path = "timm:test_vit", tmp_path / "weights.pth"
+    torch.save(build_network(encoder_record(name, str(path))).state_dict(), path)
+    settings = merge(RunSettings, [("test", {"extract": {"encoder": name, "weights": str(path)}})])[0]
+    built: list[str] = []
+    ready = threading.Barrier(4)
+
+    def build(record: EncoderRecord) -> torch.nn.Module:
+        built.append(record.name)
+        return build_network(record)
+
+    monkeypatch.setattr(load, "build_network", build)
+
+    def slide() -> None:
+        ready.wait()
+        found.append(load_for(settings))
+
+    found: list[object] = []
+    threads = [threading.Thread(target=slide) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert built == [name] and len(set(map(id, found))) == 1 and len(found) == 4
 
 
 def test_clock_is_told() -> None:

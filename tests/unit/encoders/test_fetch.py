@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +201,32 @@ def test_how_to_get_each_kind() -> None:
     assert "encoders pull virchow" in how_to_get(encoder_record("virchow"))
     assert "by hand" in how_to_get(encoder_record("chief-ctranspath"))
     assert "https://zenodo.org" in how_to_get(encoder_record("dinobloom-g"))
+
+
+class _HangsUp(BaseHTTPRequestHandler):
+    """A server that promises 100 bytes and sends 40."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", "100")
+        self.end_headers()
+        self.wfile.write(bytes(40))
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+def test_half_a_download_is_not_kept() -> None:
+    server = HTTPServer(("127.0.0.1", 0), _HangsUp)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    weights = WeightsSource(url=f"http://127.0.0.1:{server.server_port}/bloom.pth", file="bloom.pth")
+    record = encoder_record("dinobloom-b").model_copy(update={"weights": weights})
+    try:
+        with pytest.raises(MissingError, match=r"can't be downloaded \(40 of 100 bytes came\)"):
+            find_weights(record, None)
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert at_hand(record) is None

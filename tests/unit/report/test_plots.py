@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 
@@ -135,6 +136,14 @@ def test_survival_falls_in_steps_to_the_numbers_given() -> None:
     falls = [fall / steps[0][1] for _, fall in steps]
     assert falls == [pytest.approx(value, abs=1e-3) for value in (1, 2, 4)]  # survival 0.9, 0.8, 0.6
     assert [at / steps[0][0] for at, _ in steps] == [pytest.approx(value, abs=1e-3) for value in (1, 2.5, 4.5)]
+
+
+def test_survival_of_patients_lost_at_once_is_drawn() -> None:
+    groups = survival().risk_groups
+    assert groups is not None
+    at_once = replace(groups.groups[0], name="all", time=[0.0], survival=[1.0], low=[1.0], high=[1.0], at_risk=[4])
+    words = _Svg(outcomes.survival_plot([at_once], "months")).words
+    assert "4" in words and "months" in words
 
 
 def test_numbers_at_risk_stand_under_their_times() -> None:

@@ -9,12 +9,11 @@ import pytest
 
 from pathpipe.evaluation.bootstrap import Interval
 from pathpipe.evaluation.comparison.comparison import Compared, Comparison, DeLongTest, PairDifference
-from pathpipe.evaluation.curves import Curve
+from pathpipe.evaluation.evaluate import TESTED_AGAIN
 from pathpipe.report.blocks import Section
 from pathpipe.report.cohort import characteristics, cohort_section, sheet_section
 from pathpipe.report.compared import comparison_section, curves_section, renamed, settings_section, short_names
 from pathpipe.report.entry import SlideEntry
-from pathpipe.report.explained import Explained, chosen, explained_section
 from pathpipe.report.learning import LearningCurve, learning_section
 from pathpipe.report.results import Result, result_section
 from pathpipe.report.split import split_section
@@ -54,6 +53,11 @@ def test_folds_stand_side_by_side_with_their_mean(tmp_path: Path) -> None:
         ["Brier score", "0.750", "0.250", "0.500 ± 0.354"],
         ["sensitivity", "0.750", "0.250", "–"],
     ]
+    again = replace(binary(), notes=(TESTED_AGAIN,))
+    for found, who in ((binary(), "Each fold's model on its own test patients"), (again, "by the mean of all models")):
+        text = Parsed(_text(tmp_path, result_section(Result("subtype", "", "abmil", found, 0.95)))).text
+        assert [one in text for one in ("Each fold's model on its own", "by the mean of all models")].count(True) == 1
+        assert who in text
 
 
 def test_calibration_before_and_after(tmp_path: Path) -> None:
@@ -85,6 +89,17 @@ def test_every_class_against_the_rest(tmp_path: Path) -> None:
         ["d", "0", "–"],
     ]
     assert "acting on a" in text and "acting on d" not in text and "most probable class is predicted" in text
+
+
+def test_curves_that_are_left_out_are_owned_up_to(tmp_path: Path) -> None:
+    names = tuple("abcdefgh")
+    counts, curves = dict.fromkeys(names, 3), {f"roc of {name}": several_classes().curves["roc of a"] for name in names}
+    many = replace(several_classes(), classes=names, patients=counts, confusion=[[0] * 8] * 8, curves=curves)
+    shown = [
+        "Curves are of the first 6 of 8 classes." in _text(tmp_path, result_section(Result("t", "", "m", one, 0.95)))
+        for one in (many, several_classes())
+    ]
+    assert shown == [True, False]
 
 
 def test_survival_by_risk(tmp_path: Path) -> None:
@@ -208,32 +223,6 @@ def test_learning_says_what_was_kept(tmp_path: Path) -> None:
     assert rows[1] == ["0", "1", "2", "2", "0.500", "0.700", "0.750"]
 
 
-def _explained(slide: str, aim: str, value: float, right: bool | None, kind: str = "class") -> Explained:
-    ramp = {name: Curve([0.0, 1.0], [0.0, 1.0]) for name in ("deletion", "insertion", "random")}
-    gains = {"deletion": 0.25, "insertion": 0.5}
-    return Explained(
-        slide, "a", aim, aim, kind, "attention", value, 7, right, (0.5, 0.1), None, gains, ramp, "h.png", "t.jpg"
-    )
-
-
-def test_the_surest_and_the_surest_mistakes_are_shown(tmp_path: Path) -> None:
-    given = [_explained(f"S{at}", "a", 0.5 + at / 20, True) for at in range(6)]
-    given += [_explained(f"W{at}", "a", 0.5 + at / 20, False) for at in range(4)]
-    given += [_explained("B", "b", 0.9, None)]
-    found = chosen(given)
-    assert {aim: [one.slide_id for one in members] for aim, members in found.items()} == {
-        "a": ["S5", "S4", "S3", "W3", "W2"],
-        "b": ["B"],
-    }
-    numbers = [_explained(f"N{at}", "age", float(at), None, "number") for at in range(9)]
-    assert [one.slide_id for one in chosen(numbers)["age"]] == ["N8", "N7", "N6", "N1", "N0"]
-    pictures = {one.key: (b"picture", b"tiles") for members in found.values() for one in members}
-    text = _text(tmp_path, explained_section(given, pictures, None, "heatmaps/m/"))
-    assert text.count("data:image/jpeg") == 12 and "W3, labelled a: a 0.650 · ✘ mistaken" in text
-    assert rows_of(text, "explained")[1] == ["S0", "a", "a", "a", "0.500", "7", "0.500", "0.100", "–", "0.250", "0.500"]
-    assert explained_section([], {}, None, "") is None
-
-
 def _comparison() -> Comparison:
     pair = PairDifference(
         "m/abmil-er-uni",
@@ -308,3 +297,13 @@ def test_curves_of_all_models_lie_in_one_plot(tmp_path: Path) -> None:
     captions = [str(given["aria-label"]) for tag, given in Parsed(_text(tmp_path, numbers)).tags if tag == "figure"]
     assert captions == ["abmil", "mean"]
     assert curves_section({"a": KINDS["ordinal"]()}, "", "") is None
+
+
+def test_names_are_left_as_they_are() -> None:
+    curves = {"roc of macrocyte": several_classes().curves["roc of a"]}
+    found = curves_section({"m": replace(several_classes(), curves=curves, calibration=None)}, "", "")
+    assert found is not None
+    assert [one.caption for block in found.blocks for one in getattr(block, "plots", ())] == ["ROC of macrocyte"]
+    one = _comparison()
+    pair = replace(one.differences[0], first="s", better="s", verdict="s is better")
+    assert renamed(replace(one, differences=(pair,)), {"s": "small"}).differences[0].verdict == "small is better"

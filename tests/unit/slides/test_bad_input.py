@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import simplejpeg
 import tifffile
 from PIL import Image
 
@@ -18,6 +19,7 @@ from pathpipe.cohort import Cohort
 from pathpipe.errors import SlideError
 from pathpipe.slides.identity import slide_fingerprint
 from pathpipe.slides.open import open_slide
+from pathpipe.slides.readers.direct import DirectSlide
 from pathpipe.slides.resolution import resolve_mpp
 from pathpipe.testing.slides import plain_tiff, position_pixels, position_slide, sparse_tiff
 
@@ -178,3 +180,46 @@ def test_a_copy_that_is_still_being_written(tmp_path: Path) -> None:
         assert "\n" not in caught.value.what
     shutil.copy(tmp_path / "whole.tif", path)
     open_slide(path).close()
+
+
+def _grey_jpeg(side: int) -> bytes:
+    return simplejpeg.encode_jpeg(np.full((side, side, 3), 200, np.uint8), 90, "RGB", "444")
+
+
+@pytest.mark.parametrize(
+    ("stored", "sound"),
+    [
+        (_grey_jpeg(64), True),
+        (_grey_jpeg(80), False),
+        (_grey_jpeg(48), False),
+        (_grey_jpeg(64).replace(b"\xff\xc4", b"rest between markers\xff\xc4", 1), False),
+    ],
+    ids=["as listed", "larger", "smaller", "broken header"],
+)
+def test_a_stored_tile_that_is_not_as_listed_never_shows_what_memory_held(
+    tmp_path: Path, stored: bytes, sound: bool
+) -> None:
+    """Flipped bits in a JPEG's own header: what such a tile leaves bare would be any bytes at all."""
+    form: dict[str, Any] = {"tile": (64, 64), "compression": "jpeg", "photometric": "ycbcr", "subsampling": (1, 1)}
+    tiles = [stored if place == 5 else _grey_jpeg(64) for place in range(16)]
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, iter(tiles), shape=(256, 256, 3), dtype=np.uint8, metadata=None, **form)
+    for xy0, size in (((64, 64), 64), ((0, 0), 256), ((100, 100), 28)):
+        out = np.full((size, size, 3), 7, np.uint8)
+        with DirectSlide(path) as slide:
+            if sound:
+                slide.read_into(out, xy0, 0, 1)
+                assert (out == 200).all()
+            else:
+                with pytest.raises(SlideError, match=r"damaged: level 0 can't be read at \(64, 64\): "):
+                    slide.read_into(out, xy0, 0, 1)
+
+
+@pytest.mark.parametrize("tag", ["TileLength", "TileWidth"])
+def test_tiles_of_an_absurd_size_are_handed_to_nobody(tmp_path: Path, tag: str) -> None:
+    """Another reader would ask for the memory they are said to take, and die of it."""
+    path = plain_tiff(tmp_path / "a.tif", position_pixels((256, 256)))
+    with tifffile.TiffFile(path, mode="r+") as file:
+        file.pages.first.tags[tag].overwrite(1 << 30, dtype="I")
+    with pytest.raises(SlideError, match="damaged: 16 tiles are listed where 4 belong"):
+        open_slide(path)

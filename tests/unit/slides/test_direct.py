@@ -332,6 +332,16 @@ def test_aperio_without_its_own_mpp(
         assert (slide.mpp.x if slide.mpp else None) == (pytest.approx(mpp) if mpp else None)
 
 
+@pytest.mark.parametrize("reader", ["direct", "openslide"])
+def test_a_decimal_comma_is_no_reason_to_ask_the_next(tmp_path: Path, tissue: Pixels, reader: str) -> None:
+    path, about = tmp_path / "a.svs", "Aperio Image Library v12\r\n900x620 [0,0 900x620]|AppMag = 40|MPP = 0,2498"
+    per_cm = (20_000, 20_000)  # of something else: half of it would be a wrong magnification
+    _write(path, tissue, compression="zlib", description=about, resolution=per_cm, resolutionunit="CENTIMETER")
+    with open_slide(path, reader) as slide:
+        assert slide.mpp is not None and (slide.mpp.x, slide.mpp.y) == (0.2498, 0.2498)
+        assert slide.mpp.source == "aperio property"
+
+
 def test_an_svs_called_ndpi_is_opened_for_what_it_is(tmp_path: Path, tissue: Pixels) -> None:
     write_svs(tmp_path / "a.svs", [tissue], 0.5, 20, SvsFormat(tile_px=128))
     (tmp_path / "a.svs").rename(tmp_path / "a.ndpi")

@@ -135,7 +135,7 @@ def test_an_objective_that_cannot_be_true_is_refused() -> None:
 @pytest.mark.parametrize(
     ("text", "number"),
     [("0.25", 0.25), (" 40 ", 40), ("2.5e-1", 0.25), ("0", None), ("-1", None), ("nan", None), ("", None), (None, None),
-     ("0,25", None), ("40x", None)],
+     ("0,25", 0.25), ("1,000.5", None), ("40x", None)],
 )  # fmt: skip
 def test_numbers_as_files_state_them(text: str | None, number: float | None) -> None:
     assert stated_number(text) == number

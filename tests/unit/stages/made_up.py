@@ -58,8 +58,10 @@ def made_up_run(folder: Path, patients: int = 36, slides: int = 1, encoders: tup
     return run
 
 
-def put_features(run: Run, slide_id: str, z: float, encoder: str = "uni", seed: int = 0, tiles: int = 8) -> None:
-    """Features of one slide: noise, and the hidden number in the first column."""
+def put_features(
+    run: Run, slide_id: str, z: float, encoder: str = "uni", seed: int = 0, tiles: int = 8, **known: str
+) -> None:
+    """Features of one slide: noise, and the hidden number in the first column; `known` are further inputs of theirs."""
     name = int(slide_id[1:3]), int(slide_id[-1])
     rng = np.random.default_rng([seed, *name])
     features = rng.normal(scale=0.3, size=(tiles, DIM))
@@ -69,7 +71,7 @@ def put_features(run: Run, slide_id: str, z: float, encoder: str = "uni", seed: 
         TileGrid(xy0, np.ones(tiles, np.float32), PLAN, None), SlideFacts(slide_id, (51200, 4096), (51200, 4096))
     )
     identity = {"name": encoder, "revision": "", "weights_sha256": "ab" * 32, "transform": "resize 224", "dim": DIM}
-    made = Provenance("extract", 2, {}, {"slide": slide_id, "tiles": "t", "encoder": encoder})
+    made = Provenance("extract", 2, {}, {"slide": slide_id, "tiles": "t", "encoder": encoder, **known})
     path = run.features(encoder, slide_id)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_features(path, features.astype(np.float32), table, identity, made)

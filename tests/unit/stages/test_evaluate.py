@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from pathpipe.cli.evaluate import _show
 from pathpipe.cohort import Cohort
 from pathpipe.errors import CohortError, SettingsError, StoreError
 from pathpipe.evaluation.baseline import NAME
@@ -29,7 +30,9 @@ from pathpipe.stages.compare import (
     write_comparison,
 )
 from pathpipe.stages.evaluate import read_evaluation
-from pathpipe.stages.evaluating import column_values
+from pathpipe.stages.evaluating import Grounds, column_values
+from pathpipe.stages.split import read_splits
+from tests.unit.report.made_up import binary
 from tests.unit.stages.made_up import bring, made_up_run, settings_of
 
 TIMED = "os_months/os_event"
@@ -64,6 +67,30 @@ class Existing(type(Path())):  # type: ignore[misc]
 def _asked(target: str, change: EvaluateChange | None = None, **train: Any) -> RunSettings:
     settings = settings_of(target, **train)
     return settings.model_copy(update={"evaluate": settings.evaluate.model_copy(update=change or {})})
+
+
+def test_who_taught_a_target_is_who_has_a_label_of_it(run: Run) -> None:
+    settings = _asked("er/pr:multilabel", name="taught", epochs=1)
+    for stage in ("split", "train"):
+        assert all(one.ok for one in bring(run, stage, settings))
+    grounds, splits = Grounds.of(run, settings)[0], read_splits(run, settings)
+    for target in ("er", "pr"):
+        labels = run.cohort.labels_by_patient(target)
+        by_hand = {fold: sum(patient in labels for patient in splits.patients(fold, "train")) for fold in range(3)}
+        assert grounds.trained_on(target) == by_hand
+        assert all(count < len(splits.patients(fold, "train")) for fold, count in by_hand.items())
+
+
+def test_notes_of_every_target_are_said(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    models = evaluate.EvaluatedModels(binary(), None, "no colours", {"pr": binary()}, target="er")
+    monkeypatch.setattr(evaluate, "read_evaluation", lambda path: models)
+    _show(Run(Path("nowhere")), settings_of("er/pr:multilabel"))
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("note: ")]
+    assert said == [
+        "note: only 9 test patients are `yes`",
+        "note: pr: only 9 test patients are `yes`",
+        "note: no colours",
+    ]
 
 
 GROUPS = _asked("subtype", {"subgroups": ["sex"]}, name="groups")

@@ -15,6 +15,7 @@ import torch
 from pathpipe.cli.app import main
 from pathpipe.errors import SettingsError, StoreError
 from pathpipe.run import Run
+from pathpipe.settings import RunSettings, merge
 from pathpipe.stages.export import export_model
 from pathpipe.stages.patients import feature_sets
 from pathpipe.stages.predict import load_ensemble
@@ -111,6 +112,11 @@ def test_sidecar_and_card_say_what_is_known(run: Run, tmp_path: Path) -> None:
         assert line in card, line
     assert str(run.folder) not in card and "averages" not in card
 
+    (tmp_path / "a" / "model.onnx").write_bytes(b"of an earlier export")
+    export_model(trained / "fold-1-seed-0", ["torchscript"], tmp_path / "a")
+    left = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert left == ["model.json", "model.torchscript.pt", "model_card.md"]
+
     shutil.copy(checkpoint, tmp_path / "moved.pt")
     export_model(tmp_path / "moved.pt", ["torchscript"], tmp_path / "b")
     card = (tmp_path / "b" / "model_card.md").read_text()
@@ -130,6 +136,36 @@ def test_the_example_of_the_card_runs(run: Run, tmp_path: Path, monkeypatch: pyt
     row = said.set_index("patient_id").loc[slide.patient_id]
     np.testing.assert_allclose(known["answers"][0], [row["p_a"], row["p_b"]], rtol=1e-4)
     assert "It averages 3 models." in (tmp_path / "model_card.md").read_text()
+
+
+def test_the_card_names_labels_and_what_was_measured(tmp_path: Path) -> None:
+    run = made_up_run(tmp_path)
+    labels = _trained(run, "er/pr:multilabel", "labels", evaluated=True)
+    export_model(labels, ["torchscript"], tmp_path / "a", ensemble=True)
+    card = (tmp_path / "a" / "model_card.md").read_text()
+    assert "| er | AUROC |" in card and "| pr | AUROC |" in card and "| er/pr | AUROC |" not in card
+    assert "the average over the folds was not measured" in card and "3 folds by patient, seed 0." in card
+
+    (tmp_path / "test.txt").write_text("\n".join(f"P{at:02d}" for at in range(12)))
+    fixed = {"target": "subtype", "folds": 2, "test_list": str(tmp_path / "test.txt")}
+    settings = merge(
+        RunSettings, [("test", {**settings_of("subtype", epochs=3, name="fixed").model_dump(), "split": fixed})]
+    )[0]
+    for stage in ("split", "train", "evaluate"):
+        assert all(one.ok for one in bring(run, stage, settings))
+    export_model(run.train("fixed"), ["torchscript"], tmp_path / "b", ensemble=True)
+    card = (tmp_path / "b" / "model_card.md").read_text()
+    assert "It averages 2 models. So do the numbers below, of patients that none of them saw." in card
+    assert "2 folds by patient, seed 0. All test the same patients. Sites were not kept apart." in card
+
+    given = {"target": "subtype", "folds_from": str(next(iter(run.splits())) / "splits.csv")}
+    settings = merge(
+        RunSettings, [("test", {**settings_of("subtype", epochs=1, name="given").model_dump(), "split": given})]
+    )[0]
+    for stage in ("split", "train"):
+        assert all(one.ok for one in bring(run, stage, settings))
+    export_model(run.train("given") / "fold-0-seed-0", ["torchscript"], tmp_path / "c")
+    assert "\n\n3 folds by patient, given and not drawn.\n\n" in (tmp_path / "c" / "model_card.md").read_text()
 
 
 def test_what_is_refused(run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

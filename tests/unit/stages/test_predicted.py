@@ -48,6 +48,13 @@ def predicted(run: Run, ensemble: Ensemble, tmp_path_factory: pytest.TempPathFac
     return predict_run(new, SETTINGS, ensemble, "cpu", 99.0, failed)
 
 
+def test_what_lay_there_in_another_form_goes(predicted: Predicted, ensemble: Ensemble, tmp_path: Path) -> None:
+    write_predicted(tmp_path, predicted, ensemble, ["json"])
+    (tmp_path / "notes.txt").write_text("a person's own")
+    write_predicted(tmp_path, predicted, ensemble, ["csv"])
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "predictions.csv", "slides.csv"]
+
+
 def test_checkpoints_know_how_far_their_slides_lie(run: Run) -> None:
     splits = pd.read_csv(next((run.folder / "splits").glob("*/splits.csv")))
     slides = pd.Series([slide.patient_id for slide in run.cohort.slides]).value_counts()

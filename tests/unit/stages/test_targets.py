@@ -202,6 +202,16 @@ def test_several_encoders_side_by_side(tmp_path: Path) -> None:
         prepare_fold(run, settings_of("subtype", **both), 0)
 
 
+def test_a_model_remembers_that_its_tiles_were_chosen_by_regions(tmp_path: Path) -> None:
+    run = made_up_run(tmp_path, patients=18)
+    put_features(run, run.cohort.slides[0].slide_id, 0.0, include="a digest")
+    trained, _, _ = _through(run, "subtype", name="inside", epochs=1)
+    kept = load_checkpoint(trained / "fold-0-seed-0" / "model.pt").preprocessing["tile"]
+    assert kept["include"] == "given" and "exclude" not in kept and "coords_dir" not in kept
+    with pytest.raises(SettingsError, match="--include: the tiles of the model's slides were chosen by regions"):
+        load_ensemble(trained).settings({}, None)
+
+
 def test_a_patient_without_features_takes_no_part_and_is_named(tmp_path: Path) -> None:
     run = made_up_run(tmp_path, patients=18)
     settings = settings_of("subtype", epochs=1, name="one")

@@ -166,6 +166,32 @@ def test_foreign_features_go_through_any_layout(tmp_path: Path, layout: str) -> 
     assert np.array_equal(back.features, rows().astype(np.float16) if layout == "stamp" else rows())
 
 
+@pytest.mark.parametrize("layout", ["clam", "trident"])
+def test_coordinates_that_other_features_count_on_are_kept(tmp_path: Path, layout: str) -> None:
+    done = _done(_native(tmp_path / "a"), layout, tmp_path / "b")
+    (patches,) = [path for path in done.files if path.parent.name == "patches"]
+    again = _done(_native(tmp_path / "a", encoder={**ENCODER, "name": "another"}), layout, tmp_path / "b")
+    assert layout == "clam" or patches in again.files, "the same tiles serve two encoders"
+    for path in done.files:
+        if path != patches:
+            path.unlink()
+    with h5py.File(patches, "r+") as file:
+        file["coords"][0] = [7, 7]
+    before = patches.read_bytes()
+    refused = _do(_native(tmp_path / "a"), layout, tmp_path / "b")
+    assert refused.error is not None and refused.error.where == str(patches)
+    assert "holds other tiles" in refused.error.what and patches.read_bytes() == before
+    assert not any(path.exists() for path in done.files if path != patches), "nothing is written by halves"
+
+
+def test_features_too_large_for_stamp_are_refused(tmp_path: Path) -> None:
+    source = _native(tmp_path / "a", 3, "float32", features=np.array([[1.5], [7e4], [2]], np.float32))
+    refused = _do(source, "stamp", tmp_path / "b", lossy=True)
+    assert refused.error is not None and refused.error.where == "S1"
+    assert refused.error.what.startswith("1 rows have features too large for float16")
+    assert not list((tmp_path / "b").rglob("*.h5"))
+
+
 def test_stamp_um_to_level0_px(tmp_path: Path) -> None:
     path = stamp(
         tmp_path / "S1.h5", XY0 * 0.2527, unit="um", tile_size_um=128.0, tile_size_px=224, extractor="virchow2"

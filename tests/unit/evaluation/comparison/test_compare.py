@@ -14,8 +14,8 @@ from sklearn.metrics import roc_auc_score
 
 from pathpipe.errors import StoreError
 from pathpipe.evaluation.arrays import mid_ranks
-from pathpipe.evaluation.bootstrap import draw_weights
-from pathpipe.evaluation.comparison.compare import compare
+from pathpipe.evaluation.bootstrap import Interval, draw_weights
+from pathpipe.evaluation.comparison.compare import _judged, compare
 from pathpipe.evaluation.comparison.comparison import Comparison, PairDifference
 from pathpipe.evaluation.comparison.delong import DeLong
 from pathpipe.evaluation.comparison.matching import Entrant
@@ -260,3 +260,11 @@ def test_refusals() -> None:
     other.predictions.table["patient_id"] += "x"
     with pytest.raises(StoreError, match="one, two: have no test patient in common"):
         compare("x", (one, other), SETTINGS)
+
+
+def test_a_p_at_the_level_is_not_below_it() -> None:
+    difference = Interval(0.1, -0.01, 0.2, 100)
+    nan = float("nan")
+    pair = PairDifference("A", "B", "AUROC", True, difference, nan, 0.05, nan, None, None, None, "")
+    assert _judged(pair, 0.05, 1 - 0.95).verdict == "no difference shown"  # 1 - 0.95 is a little more than 0.05
+    assert _judged(pair, 0.0499, 1 - 0.95).verdict == "A is better"

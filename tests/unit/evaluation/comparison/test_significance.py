@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from scipy.stats import t as student
 from scipy.stats import ttest_1samp
-from statsmodels.stats.contingency_tables import mcnemar as their_mcnemar
 from statsmodels.stats.multitest import multipletests
 
-from pathpipe.evaluation.comparison.significance import corrected_t_test, holm, mcnemar
+from pathpipe.evaluation.comparison.significance import corrected_t_test, holm
 
 
 def test_corrected_t_by_hand() -> None:
@@ -38,22 +37,6 @@ def test_folds_without_a_value() -> None:
         assert np.isnan(found.t) and np.isnan(found.p) and why in (found.note or "")
     with pytest.raises(ValueError, match="above 0"):
         corrected_t_test(np.ones(3), 0.0)
-
-
-@pytest.mark.parametrize(("one", "two"), [(3, 9), (0, 6), (5, 5), (1, 0), (121, 59)])
-def test_mcnemar_equals_statsmodels(one: int, two: int) -> None:
-    first = np.r_[np.ones(one + 7), np.zeros(two + 4)].astype(bool)
-    second = np.r_[np.zeros(one), np.ones(7), np.ones(two), np.zeros(4)].astype(bool)
-    found = mcnemar(first, second)
-    assert (found.only_first, found.only_second) == (one, two)
-    assert found.p == pytest.approx(their_mcnemar([[7, one], [two, 4]], exact=True).pvalue, rel=1e-12)
-
-
-def test_mcnemar_of_models_that_never_differ() -> None:
-    found = mcnemar(np.array([True, False]), np.array([True, False]))
-    assert np.isnan(found.p) and found.note is not None
-    with pytest.raises(ValueError, match="one row a patient"):
-        mcnemar(np.ones(2, bool), np.ones(3, bool))
 
 
 @pytest.mark.parametrize("many", [1, 2, 5, 12])

@@ -6,20 +6,20 @@ import numpy as np
 import pytest
 from statsmodels.duration.hazard_regression import PHReg
 
-from pathpipe.evaluation.survival.cox import cox, hazard_ratio
+from pathpipe.evaluation.survival.cox import cox
 from tests.unit.evaluation.survival.data import PEERS, PLACEBO, RELAPSE, WEEKS, cohort, of_peers
 
 
 def test_leukaemia_trial_as_published() -> None:
-    found, why = hazard_ratio(WEEKS, RELAPSE, PLACEBO)
+    fit = cox(WEEKS, RELAPSE, PLACEBO)
+    found = fit.covariates[0]
     # R, coxph(Surv(weeks, relapse) ~ placebo), ties by Efron
-    assert why == ""
+    assert fit.note is None
     assert found.coefficient == pytest.approx(1.5721, abs=5e-5)
     assert found.error == pytest.approx(0.4124, abs=5e-5)
     assert found.ratio == pytest.approx(4.817, abs=5e-4)
     assert (found.low, found.high) == pytest.approx((2.147, 10.81), rel=5e-4)
     assert found.p == pytest.approx(0.000138, abs=5e-7)
-    fit = cox(WEEKS, RELAPSE, PLACEBO)
     assert 2 * (fit.log_likelihood - fit.null_log_likelihood) == pytest.approx(16.35, abs=5e-3)
 
 

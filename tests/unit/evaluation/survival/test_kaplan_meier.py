@@ -15,7 +15,6 @@ def test_leukaemia_trial_as_published() -> None:
     # Kleinbaum & Klein, Survival Analysis, table 2.1 (weeks of relapse)
     weeks = np.array([6, 7, 10, 13, 16, 22, 23])
     np.testing.assert_allclose(found.at(weeks), [0.8571, 0.8067, 0.7529, 0.6902, 0.6275, 0.5378, 0.4482], atol=5e-5)
-    assert found.at_risk_at(weeks).tolist() == [21, 17, 15, 12, 11, 7, 6]
     assert found.median == 23
     assert (found.events.sum(), found.censored.sum()) == (9, 12)
     assert kaplan_meier(PLACEBO_WEEKS, np.ones(21, bool)).median == 8
@@ -65,7 +64,6 @@ def test_after_the_last_patient_nothing_is_known_unless_all_had_the_event() -> N
     censored_last = kaplan_meier(np.array([1.0, 2.0]), np.array([True, False]))
     assert censored_last.at([0.5, 1, 2]).tolist() == [1, 0.5, 0.5] and np.isnan(censored_last.at(2.1))
     assert kaplan_meier(np.array([1.0, 2.0]), np.array([True, True])).at(9.0) == 0
-    assert censored_last.at_risk_at([0, 1, 1.5, 2, 3]).tolist() == [2, 2, 1, 1, 0]
 
 
 def test_all_censored_and_nobody_have_a_reason() -> None:
