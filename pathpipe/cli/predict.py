@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 _SLURM_S = ("cluster", "execution.on", "execution.dry_run", "execution.device")
 
 
-@with_settings("execution", "cluster", "tile:coords_dir,include,exclude")
+@with_settings("execution", "cluster", "tissue:mask_dir", "tile:coords_dir,include,exclude")
 def predict(  # noqa: PLR0913 - typer makes an option of each parameter
     model: Annotated[Path, typer.Argument(help="RUN/train/NAME (all folds together), one fold of it, or a model.pt")],
     source: Annotated[
@@ -59,7 +59,7 @@ def predict(  # noqa: PLR0913 - typer makes an option of each parameter
     """
     from pathpipe.cohort import Cohort
     from pathpipe.run import Run
-    from pathpipe.stages.predict import REGIONS, covariates_or_refuse, load_ensemble
+    from pathpipe.stages.predict import covariates_or_refuse, load_ensemble
     from pathpipe.stages.predicted import refuse_forms
     from pathpipe.url import place
 
@@ -67,9 +67,8 @@ def predict(  # noqa: PLR0913 - typer makes an option of each parameter
     refuse_forms(form)
     ensemble = load_ensemble(model)
     how = {name: given.get(name, {}) for name in ("execution", "cluster")}
-    tile = given.get("tile", {})
-    regions = {name: tile[name] for name in REGIONS if name in tile}
-    settings = ensemble.settings(how, weights, tissue_network, tile.get("coords_dir"), regions)
+    folders = {**given.get("tissue", {}), **given.get("tile", {})}
+    settings = ensemble.settings(how, weights, tissue_network, folders)
     cohort = Cohort.read(place(source))
     covariates_or_refuse(cohort, ensemble.covariates)
     if is_elsewhere(settings):

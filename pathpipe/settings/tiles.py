@@ -93,6 +93,13 @@ class TileSettings(Settings):
                 f"overlap_px {self.overlap_px} and stride_px {self.stride_px} disagree for tiles of {self.tile_px} px; "
                 "give one of the two"
             )
+        for folder, others in (
+            ("include", ("include_class", "min_roi")),
+            ("exclude", ("exclude_class", "max_excluded")),
+        ):
+            for name in others:
+                if getattr(self, folder) is None and getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name} says nothing without {folder}: give the folder of regions")
         if self.overlap_px >= self.tile_px:
             raise ValueError("overlap_px must be smaller than tile_px")
         if self.region_tiles and self.step_px != self.tile_px:

@@ -26,7 +26,30 @@ from pathpipe.training.checkpoint import Checkpoint, load_checkpoint
 from pathpipe.training.loading import LoadedBags, load_bags
 from pathpipe.training.trainer import predict_logits
 
-REGIONS = ("include", "exclude")  # folders by which tiles may have been chosen
+
+@dataclass(frozen=True)
+class _Given:
+    """A folder of what was given for slides in training, and must be for new ones.
+
+    Attributes:
+        goes_without: Settings that say nothing without the folder; None: there is no doing without.
+    """
+
+    section: str
+    was: str
+    of: str
+    goes_without: tuple[str, ...] | None = ()
+
+
+GIVEN = {
+    "mask_dir": _Given("tissue", "the tissue of all the model's slides was outlined for them", "outlines"),
+    "coords_dir": _Given("tile", "the tiles of the model's slides were laid by another tool", "coordinate files", None),
+    "include": _Given("tile", "the model's slides had tiles in regions only", "regions", ("include_class", "min_roi")),
+    "exclude": _Given(
+        "tile", "the model's slides had no tiles in some regions", "regions", ("exclude_class", "max_excluded")
+    ),
+}
+NONE = "none"  # asked for in place of a folder: do without
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,8 +68,7 @@ class Ensemble:
         how: Mapping[str, Any],
         weights: str | None,
         network: str | None = None,
-        coords_dir: str | None = None,
-        regions: Mapping[str, str] | None = None,
+        folders: Mapping[str, str] | None = None,
     ) -> RunSettings:
         """Settings that preprocess new slides exactly as in training, or otherwise where that is said.
 
@@ -54,33 +76,16 @@ class Ensemble:
             how: The sections that say how the work is done: execution, cluster.
             weights: The encoder's weights, where they aren't found by its name.
             network: File of the network that found the tissue, where one did: models know it by content alone.
-            coords_dir: Coordinate files of the new slides, where another tool laid the tiles.
-            regions: `include` and `exclude` -> folder of regions of the new slides, or `none`.
+            folders: Keys of `GIVEN` -> folder for the new slides, or `none`.
 
         Raises:
-            SettingsError: A network found the tissue, another tool laid the tiles, or only tiles inside or outside of
-                regions were taken, and it isn't given.
+            SettingsError: A network found the tissue, or outlines, tiles or regions were given in training, and aren't.
         """
         made = self.checkpoints[0].preprocessing
         extract, tissue, tile = {**made["extract"], "weights": weights}, dict(made["tissue"]), dict(made["tile"])
         extract["stain_target"] = target_of(str(self.checkpoints[0].encoder["transform"]))
-        if coords_dir is not None:
-            tile["coords_dir"] = coords_dir
-        elif tile.get("coords_dir"):
-            raise SettingsError(
-                "the tiles of the model's slides were laid by another tool",
-                where="--coords-dir",
-                hint="give the folder of its coordinate files for the new slides",
-            )
-        for name in REGIONS:
-            folder = (regions or {}).get(name)
-            if folder is None and tile.get(name):
-                raise SettingsError(
-                    f"the tiles of the model's slides were chosen by regions (`{name}`)",
-                    where=f"--{name}",
-                    hint="give the folder of regions of the new slides, or `none` to do without",
-                )
-            tile[name] = None if folder == "none" else folder
+        for name, one in GIVEN.items():
+            _give({"tissue": tissue, "tile": tile}[one.section], name, one, (folders or {}).get(name))
         method, options = tissue["method"], dict(tissue["method_settings"])
         if network is not None:
             tissue["method_settings"] = {**options, "file": network}
@@ -92,6 +97,20 @@ class Ensemble:
             )
         values = {**made, "extract": extract, "tissue": tissue, "tile": tile, **how}
         return merge(RunSettings, [("the model's checkpoint", values)])[0]
+
+
+def _give(section: dict[str, Any], name: str, one: _Given, folder: str | None) -> None:
+    without = one.goes_without is not None
+    flag = f"--{name.replace('_', '-')}"
+    if folder is None and section.get(name):
+        hint = f"give the folder of {one.of} of the new slides" + (f", or `{NONE}` to do without" if without else "")
+        raise SettingsError(one.was, where=flag, hint=hint)
+    if folder == NONE and not without:
+        raise SettingsError(f"`{NONE}` is no folder of {one.of}", where=flag)
+    section[name] = None if folder == NONE else folder
+    if section[name] is None:
+        for key in one.goes_without or ():
+            section.pop(key, None)
 
 
 def model_files(path: Path) -> list[Path]:

@@ -112,14 +112,17 @@ def _fit(job: Job, how: Conditions) -> tuple[TrainedFold, Prepared]:
 def _preprocessing(job: Job) -> dict[str, Any]:
     """What new slides must go through. Paths say nothing on another machine: files are known by their hashes."""
     kept = {name: what(job.settings)[name] for name in ("slide", "tissue", "tile", "extract")}
-    first = read_provenance(next(iter(feature_files(job.run, job.settings).values())))
+    files = feature_files(job.run, job.settings).values()
+    first = read_provenance(next(iter(files)))
     digest = first.inputs.get("method") if first else None
     tissue = kept["tissue"]
     options = pinned(tissue["method"], tissue["method_settings"], digest)
     # said only: where the files of other slides lie is for `predict` to ask
     folders = {"coords_dir": "coords", "include": "include", "exclude": "exclude"}
     foreign = {name: "given" for name, known in folders.items() if first and known in first.inputs}
-    kept |= {"tissue": {**tissue, "method_settings": options}, "tile": {**kept["tile"], **foreign}}
+    outlined = all((made := read_provenance(file)) is not None and "mask" in made.inputs for file in files)
+    masked = {"mask_dir": "given"} if outlined else {}
+    kept |= {"tissue": {**tissue, "method_settings": options, **masked}, "tile": {**kept["tile"], **foreign}}
     encoders = job.settings.train.encoders
     return {**kept, "train": {"encoders": encoders}} if encoders else kept
 

@@ -134,19 +134,42 @@ def test_a_model_of_foreign_tiles_asks_for_those_of_new_slides(tmp_path: Path) -
     model = Ensemble((SimpleNamespace(preprocessing=made, encoder=encoder),))  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="--coords-dir: the tiles of the model's slides were laid by another tool"):
         model.settings({}, None)
-    assert model.settings({}, None, coords_dir=str(tmp_path)).tile.coords_dir == str(tmp_path)
-    assert ExtractSettings().stain == model.settings({}, None, coords_dir=str(tmp_path)).extract.stain == "none"
+    assert model.settings({}, None, folders={"coords_dir": str(tmp_path)}).tile.coords_dir == str(tmp_path)
+    assert (
+        ExtractSettings().stain
+        == model.settings({}, None, folders={"coords_dir": str(tmp_path)}).extract.stain
+        == "none"
+    )
 
 
-@pytest.mark.parametrize("name", ["include", "exclude"])
-def test_a_model_of_tiles_inside_regions_asks_for_those_of_new_slides(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(
+    ("section", "name", "was"),
+    [
+        ("tile", "include", "had tiles in regions only"),
+        ("tile", "exclude", "had no tiles in some regions"),
+        ("tissue", "mask_dir", "was outlined for them"),
+    ],
+)
+def test_a_model_of_slides_with_something_given_asks_for_that_of_new_ones(
+    tmp_path: Path, section: str, name: str, was: str
+) -> None:
     made = _settings(TILE).model_dump(mode="json", include={"slide", "tissue", "tile", "extract"})
     encoder = {"transform": "resize 224"}
     free = Ensemble((SimpleNamespace(preprocessing=made, encoder=encoder),))  # type: ignore[arg-type]
-    assert getattr(free.settings({}, None).tile, name) is None
-    limited = {**made, "tile": {**made["tile"], name: "given"}}
+    assert getattr(getattr(free.settings({}, None), section), name) is None
+    limited = {**made, section: {**made[section], name: "given"}}
     model = Ensemble((SimpleNamespace(preprocessing=limited, encoder=encoder),))  # type: ignore[arg-type]
-    with pytest.raises(SettingsError, match=f"--{name}: the tiles of the model's slides were chosen by regions"):
+    with pytest.raises(SettingsError, match=f"--{name.replace('_', '-')}: the .*model's slides {was}"):
         model.settings({}, None)
-    assert getattr(model.settings({}, None, regions={name: str(tmp_path)}).tile, name) == str(tmp_path)
-    assert getattr(model.settings({}, None, regions={name: "none"}).tile, name) is None
+    given = model.settings({}, None, folders={name: str(tmp_path)})
+    assert getattr(getattr(given, section), name) == str(tmp_path)
+    assert getattr(getattr(model.settings({}, None, folders={name: "none"}), section), name) is None
+
+
+def test_a_model_of_regions_of_one_class_does_without_them(tmp_path: Path) -> None:
+    made = _settings(TILE).model_dump(mode="json", include={"slide", "tissue", "tile", "extract"})
+    made["tile"] |= {"include": "given", "include_class": "Tumour", "min_roi": 0.9}
+    model = Ensemble((SimpleNamespace(preprocessing=made, encoder={"transform": "resize 224"}),))  # type: ignore[arg-type]
+    assert model.settings({}, None, folders={"include": str(tmp_path)}).tile.include_class == "Tumour"
+    without = model.settings({}, None, folders={"include": "none"}).tile
+    assert (without.include, without.include_class, without.min_roi) == (None, None, 0.5)

@@ -206,10 +206,25 @@ def test_a_model_remembers_that_its_tiles_were_chosen_by_regions(tmp_path: Path)
     run = made_up_run(tmp_path, patients=18)
     put_features(run, run.cohort.slides[0].slide_id, 0.0, include="a digest")
     trained, _, _ = _through(run, "subtype", name="inside", epochs=1)
-    kept = load_checkpoint(trained / "fold-0-seed-0" / "model.pt").preprocessing["tile"]
+    every = load_checkpoint(trained / "fold-0-seed-0" / "model.pt").preprocessing
+    kept = every["tile"]
     assert kept["include"] == "given" and "exclude" not in kept and "coords_dir" not in kept
-    with pytest.raises(SettingsError, match="--include: the tiles of the model's slides were chosen by regions"):
+    assert "mask_dir" not in every["tissue"]
+    with pytest.raises(SettingsError, match="--include: the model's slides had tiles in regions only"):
         load_ensemble(trained).settings({}, None)
+
+
+@pytest.mark.parametrize("every", [True, False])
+def test_a_model_remembers_that_all_tissue_was_outlined(tmp_path: Path, every: bool) -> None:
+    run = made_up_run(tmp_path, patients=18)
+    for slide in run.cohort.slides[0 if every else 1 :]:
+        put_features(run, slide.slide_id, 0.0, mask="a digest")
+    model = load_ensemble(_through(run, "subtype", name="outlined", epochs=1)[0])
+    if not every:  # the tissue of some was detected as usual, as that of new slides is
+        assert model.settings({}, None).tissue.mask_dir is None
+        return
+    with pytest.raises(SettingsError, match="--mask-dir: the tissue of all the model's slides was outlined for them"):
+        model.settings({}, None)
 
 
 def test_a_patient_without_features_takes_no_part_and_is_named(tmp_path: Path) -> None:
