@@ -66,6 +66,11 @@ class TileSettings(Settings):
     def _whole_path(cls, value: str | None) -> str | None:
         return absolute(value)
 
+    @field_validator("include_class", "exclude_class")
+    @classmethod
+    def _some_class(cls, value: str | None) -> str | None:
+        return value or None  # an empty one takes back what a run remembers
+
     @model_validator(mode="before")
     @classmethod
     def _derive(cls, values: Any) -> Any:
@@ -93,13 +98,9 @@ class TileSettings(Settings):
                 f"overlap_px {self.overlap_px} and stride_px {self.stride_px} disagree for tiles of {self.tile_px} px; "
                 "give one of the two"
             )
-        for folder, others in (
-            ("include", ("include_class", "min_roi")),
-            ("exclude", ("exclude_class", "max_excluded")),
-        ):
-            for name in others:
-                if getattr(self, folder) is None and getattr(self, name) != type(self).model_fields[name].default:
-                    raise ValueError(f"{name} says nothing without {folder}: give the folder of regions")
+        for folder in ("include", "exclude"):  # the shares have defaults, and a run remembers them
+            if getattr(self, folder) is None and getattr(self, f"{folder}_class") is not None:
+                raise ValueError(f"{folder}_class says nothing without {folder}: give the folder of regions")
         if self.overlap_px >= self.tile_px:
             raise ValueError("overlap_px must be smaller than tile_px")
         if self.region_tiles and self.step_px != self.tile_px:

@@ -147,6 +147,8 @@ def test_regions_choose_among_tiles_with_tissue(
     assert _tiles(run, "S1") == [[x, y] for y in range(2, 6) for x in (2, 3) if (x, y) != (2, 2)]
     _tile(capsys, run, "--stale", "remake", "--include", "", "--exclude-class", "Pen")
     assert _tiles(run, "S1") == BLOCK and _tiles(run, "S2") == BLOCK
+    _tile(capsys, run, "--stale", "remake", "--exclude", "", code=2)
+    _tile(capsys, run, "--stale", "remake", "--exclude", "", "--exclude-class", "")
 
 
 def test_pages_come_and_go_with_the_cohort(

@@ -33,7 +33,7 @@ def test_later_layers_win_key_by_key_and_keep_their_origin() -> None:
         ({"tile": {"mpp": 0}}, r"tile.mpp \(x.yaml\).*greater than or equal to 0.05; got 0"),
         ({"tile": {"overlap_px": 256}}, "overlap_px must be smaller than tile_px"),
         ({"tile": {"exclude_class": "Pen"}}, "exclude_class says nothing without exclude"),
-        ({"tile": {"min_roi": 0.9}}, "min_roi says nothing without include"),
+        ({"tile": {"include": "", "include_class": "Tumour"}}, "include_class says nothing without include"),
         ({"slide": {"mpp_policy": "guess"}}, "must be `error`, `objective` or `default=X`"),
         ({"slide": {"mpp_policy": "default=264"}}, "between 0.05 and 40"),
         ({"extract": {"precision": "fp8"}}, "fp32"),

@@ -187,7 +187,7 @@ def test_refuses_to_mix_targets_of_cox() -> None:
     settings = TrainSettings(mixup=0.2)
     with pytest.raises(SettingsError, match="Cox loss"):
         Fit.of(part, task, settings, 0, torch.device("cpu"), Conditions())
-    both = task_from_target("t/e:cox,x:regression", {key: (*value, "1.5") for key, value in labels.items()})
+    both = task_from_target("t/e:cox,x:regression", {key: (*value, key) for key, value in labels.items()})
     with pytest.raises(SettingsError, match="Cox loss"):
         Fit.of(part, both, settings, 0, torch.device("cpu"), Conditions())
 
