@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -101,11 +102,8 @@ def write(folder: Path, whole: Features) -> list[Path]:
     features = whole.features.astype(np.float32)
     h5, pt = (folder / f"{kind}_files" / f"{slide_id}.{kind}" for kind in ("h5", "pt"))
     patches = folder / "patches" / f"{slide_id}.h5"
-    attributes = _tile_attributes(whole, slide_id)
     refuse_to_replace(h5, whole)
-    refuse_other_tiles(patches, whole.xy0, attributes)
-    with publish(patches) as partial, new_hdf5(partial, OLD) as file:
-        add_growing(file, "coords", whole.xy0).attrs.update(attributes)
+    write_patches(patches, whole, _tile_attributes(whole, slide_id))
     with publish(h5) as partial, new_hdf5(partial) as file:
         add_growing(file, "features", features)
         add_growing(file, "coords", whole.xy0.astype(np.int32))
@@ -116,6 +114,13 @@ def write(folder: Path, whole: Features) -> list[Path]:
     with publish(pt) as partial:
         partial.write_bytes(saved.getvalue())
     return [h5, pt, patches]
+
+
+def write_patches(path: Path, whole: Features, attributes: Mapping[str, object]) -> None:
+    """Write the file of coordinates that CLAM and TRIDENT keep beside the features; see `refuse_other_tiles`."""
+    refuse_other_tiles(path, whole.xy0, attributes)
+    with publish(path) as partial, new_hdf5(partial, OLD) as file:
+        add_growing(file, "coords", whole.xy0).attrs.update(attributes)
 
 
 def add_growing(file: h5py.File, name: str, values: npt.NDArray[np.generic]) -> h5py.Dataset:

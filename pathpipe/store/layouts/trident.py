@@ -8,21 +8,14 @@ import h5py
 import numpy as np
 
 from pathpipe.errors import StoreError
-from pathpipe.hdf5 import OLD, new_hdf5
+from pathpipe.hdf5 import new_hdf5
 from pathpipe.publish import publish
 from pathpipe.run import safe_name
 from pathpipe.store.features import Features, tile_attributes
-from pathpipe.store.layouts.clam import add_growing
+from pathpipe.store.layouts.clam import add_growing, write_patches
 from pathpipe.store.layouts.coords import bare_places, places_at
 from pathpipe.store.layouts.native import from_native, restored
-from pathpipe.store.layouts.own import (
-    ATTRIBUTE,
-    own_json,
-    refuse_other_tiles,
-    refuse_to_replace,
-    slide_id_of,
-    tile_is_square,
-)
+from pathpipe.store.layouts.own import ATTRIBUTE, own_json, refuse_to_replace, slide_id_of, tile_is_square
 from pathpipe.store.layouts.record import SlideFeatures, place_problems, plain_facts, row_problems
 from pathpipe.tiles.table import write_regions
 
@@ -105,9 +98,7 @@ def write(folder: Path, whole: Features) -> list[Path]:
     features = job / f"features_{safe_name(encoder)}" / f"{slide_id}.h5"
     patches = job / "patches" / f"{slide_id}_patches.h5"
     refuse_to_replace(features, whole)
-    refuse_other_tiles(patches, whole.xy0, attributes)
-    with publish(patches) as partial, new_hdf5(partial, OLD) as file:
-        add_growing(file, "coords", whole.xy0).attrs.update(attributes)
+    write_patches(patches, whole, attributes)
     with publish(features) as partial, new_hdf5(partial) as file:
         rows = add_growing(file, "features", whole.features.astype(np.float32))
         rows.attrs.update({"name": slide_id, "savetodir": ".", "encoder": encoder})
